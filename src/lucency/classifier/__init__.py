@@ -1,0 +1,6 @@
+"""Classifiers and the questions that can be put to them."""
+
+from lucency.classifier.base import Classifier, Frame, Layer
+from lucency.classifier.question import WATCHED, Question
+
+__all__ = ["WATCHED", "Classifier", "Frame", "Layer", "Question"]

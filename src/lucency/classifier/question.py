@@ -1,0 +1,119 @@
+"""The question: which class, and which number of the classifier is watched while the scan is perturbed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lucency.classifier.base import Classifier
+from lucency.errors import QuestionError
+from lucency.scan import Scan
+
+WATCHED = ("probability", "logit", "margin")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is watched: a number of one class, or how strongly one feature map fires.
+
+    Attributes:
+        target: index of the class.
+        name: its name.
+        watch: ``"probability"``, ``"logit"``, ``"margin"`` (this logit minus the largest other one),
+            or ``"layer:NAME:UNIT"`` for how strongly one feature map of a layer fires: the mean over space
+            of its positive part.
+    """
+
+    target: int
+    name: str
+    watch: str = "probability"
+
+    @classmethod
+    def ask(
+        cls,
+        classifier: Classifier,
+        scan: Scan,
+        target: str | int | None = None,
+        watch: str = "probability",
+    ) -> Question:
+        """A question about this classifier and scan; without a target, about the class it finds most probable.
+
+        ``watch="layer:NAME"`` takes the unit of that layer that fires most on the clean scan.
+
+        Raises:
+            QuestionError: when the class, the layer or the quantity does not exist.
+        """
+        index = None if target is None else classifier.index(target)
+        layer, unit = _layer_unit(watch)
+        if layer is None and watch not in WATCHED:
+            raise QuestionError(
+                f"Nothing called {watch!r} can be watched; use {', '.join(WATCHED)} or layer:NAME[:UNIT]."
+            )
+        if index is None or layer is not None:
+            x = classifier.prepare(scan)[None]
+            with torch.inference_mode():
+                if layer is None:
+                    outputs = classifier(_on(classifier, x))
+                else:
+                    outputs, features = classifier.outputs_and_features(_on(classifier, x), [layer])
+                    fired = _firing(features[layer])[0]
+                    unit = int(fired.argmax()) if unit is None else unit
+                    if not 0 <= unit < len(fired):
+                        raise QuestionError(
+                            f"Layer {layer} has feature maps 0 to {len(fired) - 1}; there is no {unit}."
+                        )
+                    watch = f"layer:{layer}:{unit}"
+            if index is None:
+                index = int(classifier.probabilities(outputs)[0].argmax())
+        if watch == "margin" and len(classifier.classes) < 2:
+            raise QuestionError(f"{classifier.name} has one class, so there is no margin; watch the logit.")
+        return cls(index, classifier.classes[index], watch)
+
+    @property
+    def layer(self) -> str | None:
+        """The layer that is watched, if one is."""
+        return _layer_unit(self.watch)[0]
+
+    @property
+    def label(self) -> str:
+        """What the number is, in words, for axes and tables."""
+        layer, unit = _layer_unit(self.watch)
+        return f"{self.watch} of {self.name}" if layer is None else f"mean activation of {layer}, map {unit}"
+
+    def read(self, classifier: Classifier, outputs: Tensor, features: dict[str, Tensor]) -> Tensor:
+        """The watched number ``[B]`` from outputs ``[B, K]`` and the features of the watched layer."""
+        layer, unit = _layer_unit(self.watch)
+        if layer is not None:
+            assert unit is not None
+            return _firing(features[layer])[:, unit]
+        if self.watch == "probability":
+            return classifier.probabilities(outputs)[:, self.target]
+        logits = classifier.logits(outputs)
+        own = logits[:, self.target]
+        if self.watch == "logit":
+            return own
+        others = logits.clone()
+        others[:, self.target] = -torch.inf
+        return own - others.amax(1)
+
+
+def _firing(features: Tensor) -> Tensor:
+    return features.clamp_min(0).flatten(2).mean(2)
+
+
+def _layer_unit(watch: str) -> tuple[str | None, int | None]:
+    if not watch.startswith("layer:"):
+        return None, None
+    name, _, unit = watch.removeprefix("layer:").partition(":")
+    if unit and not unit.isdigit():
+        raise QuestionError(f"A feature map is asked for as layer:NAME:UNIT with a whole number, not {watch!r}.")
+    return name, int(unit) if unit else None
+
+
+def _on(classifier: Classifier, x: Tensor) -> Tensor:
+    if classifier.module is None:
+        return x
+    weight = next(classifier.module.parameters(), None)
+    return x if weight is None else x.to(weight.device)

@@ -1,0 +1,85 @@
+"""What a method is: a generator of steps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Self
+
+from torch import Tensor
+
+from lucency.classifier import Question
+from lucency.engine import Engine
+from lucency.scan import Scan
+
+Reaction = Literal["map", "curve", "scatter"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a method knows at one moment. Everything behind a callable is built only when it is looked at.
+
+    Maps live on the model's grid: float ``[*grid]``, signed, positive = supports the answer. The callables hold on
+    to values, not to the method's state, so a step can be kept and read later.
+
+    Attributes:
+        done: share of the work done, 0..1.
+        evaluations: forward passes so far (scans, not batches).
+        gradients: backward passes so far.
+        score: what the question reads on the perturbed scan of this step.
+        heatmap: the map so far.
+        perturbed: the perturbed scan ``[C, *grid]`` (display values) that ``score`` belongs to.
+        standard_error: standard error of the map, where the method has one.
+        point: this step's place ``(x, y)`` in the third panel, for methods whose reaction is a curve or a scatter.
+        reaction: what the third panel shows at this step instead of the map so far, where that is more telling
+            (the gradient at this alpha).
+        also: further maps by name (the strongest feature map's reaction, ...).
+        facts: numbers and short words that belong into the result (R², completeness gap, ...), the latest count.
+    """
+
+    done: float
+    evaluations: int
+    score: float
+    heatmap: Callable[[], Tensor]
+    perturbed: Callable[[], Tensor]
+    gradients: int = 0
+    standard_error: Callable[[], Tensor] | None = None
+    point: tuple[float, float] | None = None
+    reaction: Callable[[], Tensor] | None = None
+    also: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
+    facts: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """A way to turn reactions into a map. Implementations are frozen dataclasses, registered by being subclasses.
+
+    Attributes:
+        name: what it is called on the command line.
+        title: what it is called in a figure.
+        paper: where it comes from.
+        panel: what the third panel of its demonstration shows.
+        axes: labels of the third panel, ``(x, y)``, where it is a curve or a scatter.
+        needs_gradients: whether a black box is out of its reach.
+        unit: what a pixel of the map means, for the colour bar.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    panel: ClassVar[Reaction] = "map"
+    axes: ClassVar[tuple[str, str]] = ("", "")
+    needs_gradients: ClassVar[bool] = False
+    unit: ClassVar[str]
+
+    @abstractmethod
+    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
+        """Does the work, telling at each step what is known so far; the last step is the answer.
+
+        Raises:
+            LucencyError: when the classifier or a parameter does not allow the method.
+        """
+
+    def anytime(self) -> Self:
+        """This method with its work ordered so that it can be stopped early: the first steps see the whole scan."""
+        return self

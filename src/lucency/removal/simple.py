@@ -1,0 +1,92 @@
+"""Removals that need nothing but the scan itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lucency.errors import ParameterError
+from lucency.removal.base import Fill, Removal
+
+
+@dataclass(frozen=True)
+class Constant(Removal):
+    """One display value everywhere: 0 is black (Zeiler & Fergus use grey, 0.5)."""
+
+    name: ClassVar[str] = "constant"
+    deterministic: ClassVar[bool] = True
+    value: float = 0.0
+
+    def bind(self, pixels: Tensor, generator: torch.Generator) -> Fill:
+        fill = torch.full_like(pixels, self.value)[None]
+        return lambda masks: fill
+
+
+@dataclass(frozen=True)
+class Mean(Removal):
+    """The mean of the scan, by channel."""
+
+    name: ClassVar[str] = "mean"
+    deterministic: ClassVar[bool] = True
+
+    def bind(self, pixels: Tensor, generator: torch.Generator) -> Fill:
+        spatial = tuple(range(1, pixels.ndim))
+        fill = pixels.mean(spatial, keepdim=True).expand_as(pixels)[None]
+        return lambda masks: fill
+
+
+@dataclass(frozen=True)
+class Blur(Removal):
+    """The scan under a Gaussian of standard deviation ``sigma`` grid pixels (Fong & Vedaldi 2017: 10 at 224)."""
+
+    name: ClassVar[str] = "blur"
+    deterministic: ClassVar[bool] = True
+    sigma: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.sigma > 0:
+            raise ParameterError(f"A blur needs a sigma above zero, not {self.sigma}.")
+
+    def bind(self, pixels: Tensor, generator: torch.Generator) -> Fill:
+        fill = gaussian_blur(pixels, self.sigma)[None]
+        return lambda masks: fill
+
+
+@dataclass(frozen=True)
+class Noise(Removal):
+    """Normal noise with the scan's own mean and standard deviation, by channel; new for each perturbed scan."""
+
+    name: ClassVar[str] = "noise"
+    deterministic: ClassVar[bool] = False
+
+    def bind(self, pixels: Tensor, generator: torch.Generator) -> Fill:
+        spatial = tuple(range(1, pixels.ndim))
+        mean, std = pixels.mean(spatial, keepdim=True), pixels.std(spatial, keepdim=True)
+
+        def fill(masks: Tensor) -> Tensor:
+            drawn = torch.randn((masks.shape[0], *pixels.shape), generator=generator).to(pixels.device)
+            return mean + std * drawn
+
+        return fill
+
+
+def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
+    """``[C, *spatial]`` under a separable Gaussian (cut at 3 sigma), the border repeated."""
+    radius = max(1, round(3 * sigma))
+    t = torch.arange(-radius, radius + 1, dtype=pixels.dtype, device=pixels.device)
+    kernel = torch.exp(-0.5 * (t / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    dims = pixels.ndim - 1
+    convolve = F.conv2d if dims == 2 else F.conv3d
+    x = pixels[:, None]
+    for axis in range(dims):
+        pad = [0, 0] * dims
+        pad[2 * (dims - 1 - axis)] = pad[2 * (dims - 1 - axis) + 1] = radius
+        shape = [1] * (dims + 2)
+        shape[axis + 2] = -1
+        x = convolve(F.pad(x, pad, mode="replicate"), kernel.view(shape))
+    return x[:, 0]
