@@ -156,3 +156,21 @@ class Probe:
             scores.append(score.detach())
             gradients.append(gradient)
         return torch.cat(scores), torch.cat(gradients)
+
+    def mask_gradient(self, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The first question's score ``[B]`` and its gradient ``[B, *grid]`` with respect to masks of that shape.
+
+        Raises:
+            QuestionError: when the classifier is a black box.
+        """
+        self.engine.classifier.network()
+        scores, gradients = [], []
+        for part in torch.split(masks, self.engine.batch_size):
+            at = part.detach().clone().requires_grad_(True)
+            with torch.enable_grad():
+                score = self.watch(self.removed(at))[:, 0]
+                (gradient,) = torch.autograd.grad(score.sum(), at)
+            self.gradients += part.shape[0]
+            scores.append(score.detach())
+            gradients.append(gradient)
+        return torch.cat(scores), torch.cat(gradients)
