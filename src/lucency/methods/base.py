@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Literal, Self
 
 from torch import Tensor
@@ -14,6 +15,27 @@ from lucency.engine import Engine
 from lucency.scan import Scan
 
 Reaction = Literal["map", "curve", "scatter"]
+Fact = float | int | str | bool
+
+
+class Facts(Mapping[str, Fact]):
+    """Facts of a step that cost something to find out: ``find`` runs when they are first looked at."""
+
+    def __init__(self, find: Callable[[], Mapping[str, Fact]]) -> None:
+        self._find = find
+
+    @cached_property
+    def _found(self) -> Mapping[str, Fact]:
+        return self._find()
+
+    def __getitem__(self, name: str) -> Fact:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 @dataclass(frozen=True)
@@ -48,7 +70,7 @@ class Step:
     point: tuple[float, float] | None = None
     reaction: Callable[[], Tensor] | None = None
     also: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
-    facts: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+    facts: Mapping[str, Fact] = field(default_factory=dict)
 
 
 class Method(ABC):
