@@ -64,7 +64,7 @@ class Lime(Method):
             )
 
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
-        labels = cut(self.superpixels, scan, engine)
+        labels = self.superpixels.labels(engine.classifier.prepare(scan)).to(engine.device)
         probe = engine.open(scan, question, of_pieces(self.removal, labels))
         pieces = int(labels.max()) + 1
         on = torch.randint(0, 2, (self.samples, pieces), generator=engine.generator())
@@ -101,11 +101,6 @@ class LocalFit:
     standard_error: Tensor
     intercept: float
     r2: float
-
-
-def cut(superpixels: Superpixels, scan: Scan, engine: Engine) -> Tensor:
-    """The pieces of the scan on the model's grid, int64 ``[*grid]``, on the engine's device."""
-    return superpixels.labels(engine.classifier.prepare(scan)).to(engine.device)
 
 
 def kernel(on: Tensor, width: float) -> Tensor:

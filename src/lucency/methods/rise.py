@@ -1,0 +1,120 @@
+"""RISE (Petsiuk, Das & Saenko, "Randomized Input Sampling for Explanation", BMVC 2018).
+
+The scan is multiplied by many smooth random masks. A pixel matters if the score is high when it is visible:
+
+    S(u) = 1 / (N p) sum_i f(x . M_i) M_i(u)                                                    (equation 6)
+
+The paper's masks (7 x 7 cells, here the 8 x 8 of the authors' code, p = 0.5) and numbers (4,000 for VGG-16, 8,000
+for ResNet-50). S is an expected score, so it lies around the mean score and not around zero; ``centre`` takes the mean
+score off first, which leaves the order of the pixels in expectation as it is and removes most of the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lucency.classifier import Question
+from lucency.engine import Engine
+from lucency.errors import ParameterError
+from lucency.masks.grids import RandomGrids
+from lucency.methods.base import Method, Step
+from lucency.removal import Constant, Removal
+from lucency.scan import Scan
+
+
+@dataclass(frozen=True)
+class Rise(Method):
+    """The expected score given that a pixel is visible, from random smooth masks.
+
+    Attributes:
+        samples: how many masks.
+        cells: coin flips along each axis of a mask.
+        p: chance that a cell is visible.
+        removal: what stands where a mask is 0 (the authors' multiplication is black).
+        centre: map the score above its mean, around zero, instead of the paper's expected score.
+    """
+
+    name: ClassVar[str] = "rise"
+    title: ClassVar[str] = "RISE"
+    paper: ClassVar[str] = "Petsiuk et al., BMVC 2018"
+    unit: ClassVar[str] = "expected score when visible"
+
+    samples: int = 4000
+    cells: int = 8
+    p: float = 0.5
+    removal: Removal = field(default_factory=Constant)
+    centre: bool = False
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise ParameterError(f"RISE needs at least 2 masks, not {self.samples}.")
+
+    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
+        probe = engine.open(scan, question, self.removal)
+        device = probe.pixels.device
+        grids = RandomGrids(probe.grid, self.cells, self.p)
+        coins, shifts = grids.draw(self.samples, engine.generator())
+
+        def perturbed(coin: Tensor, shift: Tensor) -> Tensor:
+            return probe.removed(grids.masks(coin, shift))[0]
+
+        sums = torch.zeros((3, 3, *probe.grid), dtype=torch.float64, device=device)
+        seen = 0
+        for coin, shift in zip(
+            torch.split(coins, probe.batch_size), torch.split(shifts, probe.batch_size), strict=True
+        ):
+            coin, shift = coin.to(device), shift.to(device)
+            masks = grids.masks(coin, shift)
+            scores = probe.scores(masks)[:, 0]
+            sums = sums + moments(scores, masks)
+            seen += len(scores)
+            yield Step(
+                done=seen / self.samples,
+                evaluations=probe.evaluations,
+                score=float(scores[-1]),
+                heatmap=partial(expected_score, sums, self.p, self.centre),
+                perturbed=partial(perturbed, coin[-1:], shift[-1:]),
+                standard_error=partial(standard_error, sums, self.p, self.centre) if seen > 1 else None,
+                facts={"masks": seen, "mean score": float(sums[1, 0].flatten()[0]) / seen},
+            )
+
+
+def moments(scores: Tensor, masks: Tensor) -> Tensor:
+    """``sum_i f_i^a M_i(u)^b`` for a, b = 0, 1, 2: float64 ``[3, 3, *grid]`` from ``[B]`` and ``[B, *grid]``."""
+    m = masks.double()
+    f = torch.stack([scores.double() ** a for a in range(3)])
+    return torch.stack([torch.einsum("ai,i...->a...", f, m**b) for b in range(3)], 1)
+
+
+def expected_score(sums: Tensor, p: float, centre: bool) -> Tensor:
+    """Equation 6, float32 ``[*grid]``, from :func:`moments`; centred: the covariance of score and mask over p."""
+    n = sums[0, 0]
+    mean = sums[1, 1] / n
+    if centre:
+        mean = mean - sums[1, 0] * sums[0, 1] / n**2
+    return (mean / p).float()
+
+
+def standard_error(sums: Tensor, p: float, centre: bool) -> Tensor:
+    """Standard error of :func:`expected_score`, float32 ``[*grid]``: the spread of what is averaged over sqrt(N)."""
+    n = sums[0, 0]
+    e = sums / n
+    mean = e[1, 1]
+    square = e[2, 2]
+    if centre:
+        # E[(f - mean f)^2 (M - mean M)^2], written out in moments around zero.
+        f, m = e[1, 0], e[0, 1]
+        mean = e[1, 1] - f * m
+        square = (
+            e[2, 2] - 2 * m * e[2, 1] + m**2 * e[2, 0]
+            - 2 * f * (e[1, 2] - 2 * m * e[1, 1] + m**2 * e[1, 0])
+            + f**2 * (e[0, 2] - m**2)
+        )  # fmt: skip
+    variance = (square - mean**2).clamp_min(0) / (n - 1)
+    return (variance.sqrt() / p).float()
