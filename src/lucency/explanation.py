@@ -64,13 +64,8 @@ class Explanation:
 
     @property
     def peak(self) -> tuple[int, ...]:
-        """Index of the heatmap's maximum on the scan's grid: (row, column), or (slice, row, column).
-
-        Where a whole plateau holds the maximum (a patch does), its middle.
-        """
-        top = np.argwhere(self.heatmap >= self.heatmap.max())
-        centre = top.mean(0)
-        return tuple(int(i) for i in top[np.square(top - centre).sum(1).argmin()])
+        """Index of the heatmap's maximum on the scan's grid: (row, column), or (slice, row, column)."""
+        return peak_of(self.heatmap)
 
     @property
     def complete(self) -> bool:
@@ -246,6 +241,13 @@ def explain(
             },
         },
     )
+
+
+def peak_of(heatmap: Map) -> tuple[int, ...]:
+    """Index of the maximum of a map ``[*spatial]``; where a whole plateau holds it (a patch does), its middle."""
+    top = np.argwhere(heatmap >= heatmap.max())
+    centre = top.mean(0)
+    return tuple(int(i) for i in top[np.square(top - centre).sum(1).argmin()])
 
 
 def describe(how: object) -> dict[str, Any]:
