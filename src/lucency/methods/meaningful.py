@@ -1,0 +1,149 @@
+"""Meaningful perturbation (Fong & Vedaldi, "Interpretable Explanations of Black Boxes by Meaningful Perturbation",
+ICCV 2017).
+
+The explanation is a mask: the smallest region that destroys the score when it is removed (deletion game, equation 4)
+
+    argmin_m  lambda1 |1 - m|_1  +  lambda2 sum_u |grad m(u)|_beta^beta  +  E_tau f(Phi(x0(. - tau), m))
+
+or the smallest that preserves it when all else is removed (preservation game: lambda1 |m|_1 - f). Phi blends the
+scan with what "removed" means; the mask is coarse, smoothed on its way up, and jittered against the scan, so that it
+cannot become an adversarial pattern (section 4.3). Started from the heatmap of another method, it refines that map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lucency.classifier import Question
+from lucency.engine import Engine, Probe
+from lucency.errors import ParameterError
+from lucency.masks.smooth import resized, shifted, total_variation, upsampled
+from lucency.methods.base import Method, Step
+from lucency.removal import Blur, Removal
+from lucency.scan import Scan
+
+Game = Literal["deletion", "preservation"]
+
+
+@dataclass(frozen=True)
+class Meaningful(Method):
+    """Learns the smallest mask that destroys, or preserves, the score.
+
+    Attributes:
+        game: ``"deletion"`` or ``"preservation"``.
+        removal: what stands where the mask is 0; the paper's best is a blur.
+        start: ``"circle"``, the smallest centred disc that suppresses 99 % of what can be suppressed (the paper's);
+            ``"blank"``, nothing removed (all removed when preserving); or a method, whose map is refined.
+        iterations: steps of Adam.
+        lambda1: weight of the area, for each cell of the coarse mask.
+        lambda2, beta: weight and exponent of the total variation.
+        delta: grid pixels for each cell of the coarse mask.
+        sigma: standard deviation of the smoothing of the mask, in grid pixels.
+        tau: largest jitter between mask and scan, in grid pixels.
+        rate: learning rate of Adam.
+    """
+
+    name: ClassVar[str] = "meaningful"
+    title: ClassVar[str] = "Meaningful perturbation"
+    paper: ClassVar[str] = "Fong & Vedaldi, ICCV 2017"
+    panel: ClassVar = "curve"
+    axes: ClassVar[tuple[str, str]] = ("iteration", "score")
+    needs_gradients: ClassVar[bool] = True
+    unit: ClassVar[str] = "share of the pixel that the mask claims"
+
+    game: Game = "deletion"
+    removal: Removal = field(default_factory=Blur)
+    start: Literal["circle", "blank"] | Method = "circle"
+    iterations: int = 300
+    lambda1: float = 1e-4
+    lambda2: float = 1e-2
+    beta: float = 3.0
+    delta: int = 8
+    sigma: float = 5.0
+    tau: int = 4
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.game not in ("deletion", "preservation"):
+            raise ParameterError(f"The game is deletion or preservation, not {self.game!r}.")
+        if self.start not in ("circle", "blank") and not isinstance(self.start, Method):
+            raise ParameterError(f"A mask starts from circle, blank or a method, not {self.start!r}.")
+        if self.iterations < 1 or self.delta < 1 or self.tau < 0 or not self.sigma > 0 or not self.rate > 0:
+            raise ParameterError(
+                "A mask needs at least 1 iteration, delta of at least 1, tau of at least 0, and sigma and rate above 0."
+            )
+
+    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
+        engine.classifier.network()
+        first, spent = None, (0, 0)
+        if isinstance(self.start, Method):
+            for before in self.start.steps(scan, question, engine):
+                first = before
+            assert first is not None
+            spent = (first.evaluations, first.gradients)
+        probe = engine.open(scan, question, self.removal)
+        cells = tuple(max(1, round(n / self.delta)) for n in probe.grid)
+        mask = self._beginning(probe, cells, None if first is None else first.heatmap()).requires_grad_(True)
+        adam = torch.optim.Adam([mask], lr=self.rate)
+        generator = engine.generator()
+        sign = 1.0 if self.game == "deletion" else -1.0
+        for iteration in range(1, self.iterations + 1):
+            offsets = torch.randint(-self.tau, self.tau + 1, (len(probe.grid),), generator=generator).tolist()
+            full = shifted(upsampled(mask, probe.grid, self.sigma), offsets)
+            score, gradient = probe.mask_gradient(full)
+            adam.zero_grad()
+            self.regularisation(mask).sum().backward()  # type: ignore[no-untyped-call]
+            full.backward(sign * gradient)  # type: ignore[no-untyped-call]
+            adam.step()
+            with torch.no_grad():
+                mask.clamp_(0, 1)
+            now = mask.detach().clone()
+            yield Step(
+                done=iteration / self.iterations,
+                evaluations=probe.evaluations + spent[0],
+                gradients=probe.gradients + spent[1],
+                score=float(score),
+                heatmap=partial(self._heatmap, now, probe.grid),
+                perturbed=partial(_seen, probe, full.detach()),
+                point=(float(iteration), float(score)),
+                facts={"masked_share": float((1 - now).mean() if self.game == "deletion" else now.mean())},
+            )
+
+    def regularisation(self, mask: Tensor) -> Tensor:
+        """The terms of equation 4 that do not look at the score, ``[B]`` for coarse masks ``[B, *cells]``."""
+        claimed = (1 - mask) if self.game == "deletion" else mask
+        area = claimed.abs().flatten(1).sum(1)
+        return self.lambda1 * area + self.lambda2 * total_variation(mask, self.beta)
+
+    def _heatmap(self, mask: Tensor, grid: tuple[int, ...]) -> Tensor:
+        full = upsampled(mask, grid, self.sigma)[0]
+        return 1 - full if self.game == "deletion" else full
+
+    def _beginning(self, probe: Probe, cells: tuple[int, ...], heatmap: Tensor | None) -> Tensor:
+        claimed = torch.zeros((1, *cells), device=probe.pixels.device)
+        if heatmap is not None:
+            positive = heatmap.to(claimed).clamp_min(0)
+            claimed = resized(positive[None], cells)
+            claimed = claimed / claimed.amax().clamp_min(torch.finfo(claimed.dtype).tiny)
+        elif self.start == "circle":
+            claimed = self._circle(probe, cells)
+        return 1 - claimed if self.game == "deletion" else claimed
+
+    def _circle(self, probe: Probe, cells: tuple[int, ...]) -> Tensor:
+        axes = [torch.linspace(-1, 1, n, device=probe.pixels.device) for n in cells]
+        far = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
+        discs = torch.stack([(far <= r).float() for r in torch.linspace(0.1, float(far.max()), 16)])
+        kept = upsampled(1 - discs, probe.grid, self.sigma)
+        fall = probe.clean[0] - probe.scores(kept)[:, 0]
+        enough = (fall >= 0.99 * fall[-1]).nonzero()
+        return discs[int(enough[0])][None]
+
+
+def _seen(probe: Probe, masks: Tensor) -> Tensor:
+    return probe.removed(masks)[0]
