@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
 from captum.attr import Deconvolution, GuidedBackprop, InputXGradient, Saliency
 from captum.attr import IntegratedGradients as CaptumIntegratedGradients
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +17,10 @@ from lucency import Scan, explain
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError, QuestionError
+from lucency.methods.blur_integrated_gradients import BlurIntegratedGradients, blur_and_change
+from lucency.methods.expected_gradients import ExpectedGradients
 from lucency.methods.integrated_gradients import IntegratedGradients
+from lucency.methods.smoothgrad import SmoothGrad
 from lucency.removal import Blur, Constant, Noise
 from nets import classifier_of
 
@@ -208,7 +213,6 @@ def test_rectified_gradients_agree_with_captum(
 ) -> None:
     pixels = grid(axes)
     # Captum needs one module for each ReLU; how ours are written must not matter.
-    net = nn.Sequential(nn.Module())
     net = small(axes)
     theirs = peer(net).attribute(pixels[None].clone().requires_grad_(), target=1)
     ours = explain(Scan(pixels), classifier_of(small(axes, relus), 3), target=1, watch="logit", method=method)
@@ -220,3 +224,91 @@ def test_rectified_gradients_agree_with_captum(
 def test_without_a_relu_there_is_nothing_to_guide() -> None:
     with pytest.raises(QuestionError, match="no ReLU"):
         explain(Scan(torch.rand(1, 6, 7)), classifier_of(Linear(torch.randn(1, 6, 7))), method="guided_backprop")
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.9])
+@pytest.mark.parametrize("shape", [(2, 9, 14), (1, 5, 8, 7)])
+def test_blur_and_its_change(sigma: float, shape: tuple[int, ...]) -> None:
+    pixels = torch.rand(shape, dtype=torch.float64)
+    blurred, change = blur_and_change(pixels, sigma)
+    for channel, theirs in zip(pixels, blurred, strict=True):
+        reference = gaussian_filter(channel.numpy(), sigma, mode="nearest", truncate=6)
+        assert torch.allclose(theirs, torch.from_numpy(reference), atol=1e-7)
+    more, less = (blur_and_change(pixels, sigma + d)[0] for d in (1e-5, -1e-5))
+    assert torch.allclose(change, (more - less) / 2e-5, atol=1e-6)
+
+
+def test_blur_integrated_gradients_agree_with_the_papers_sum() -> None:
+    """The sum of the authors' code: the gradient at each blurred scan times what the next one adds to it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Softplus(5), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
+    pixels = grid()
+    how = BlurIntegratedGradients(sigma=4.0, rule="trapezoid", alphas=81)
+    ours = explain(Scan(pixels), classifier_of(net), target=1, watch="logit", method=how)
+    total = torch.zeros_like(pixels)
+    sigmas = [4.0 * (1 - i / 80) for i in range(81)]
+    scans = [torch.from_numpy(gaussian_filter(pixels[0].numpy(), s, mode="nearest", truncate=6))[None] for s in sigmas]
+    for here, there in pairwise(scans):
+        at = ((here + there) / 2)[None].requires_grad_()
+        (gradient,) = torch.autograd.grad(net(at)[0, 1], at)
+        total += gradient[0] * (there - here)
+    close(ours.heatmap, total[0], relative=0.01)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_blur_integrated_gradients_add_up_to_what_sharpness_adds(axes: int) -> None:
+    scan, net = Scan(grid(axes)), small(axes)
+    how = BlurIntegratedGradients(sigma=5.0, tolerance=0.005)
+    ours = explain(scan, classifier_of(net, 3), target=0, watch="logit", method=how)
+    blurred = torch.from_numpy(gaussian_filter(scan.pixels[0].numpy(), 5.0, mode="nearest", truncate=6))[None]
+    with torch.no_grad():
+        sharp, dull = net(torch.stack([scan.pixels, blurred]))[:, 0].tolist()
+    assert float(ours.heatmap.sum()) == pytest.approx(sharp - dull, rel=0.006)
+
+
+def test_smoothgrad_is_the_mean_over_noise_and_knows_its_error() -> None:
+    class Square(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([x.flatten(1).square().sum(1), x.flatten(1).sum(1)], 1)
+
+    pixels = torch.rand(1, 12, 13)
+    ours = explain(Scan(pixels), classifier_of(Square()), target=0, watch="logit", method=SmoothGrad(samples=400))
+    # The gradient of the square is 2 (x + e): its mean is 2 x, its standard deviation 2 sigma.
+    sigma = 0.15 * float(pixels.max() - pixels.min())
+    assert ours.standard_error is not None
+    error = torch.from_numpy(ours.standard_error)
+    assert torch.allclose(error, torch.tensor(2 * sigma / 20), rtol=0.15)
+    off = (torch.from_numpy(ours.heatmap) - 2 * pixels[0]) / error
+    assert 0.85 < float(off.std()) < 1.15
+    assert float(off.abs().max()) < 5
+
+
+def test_expected_gradients_agree_with_a_plain_loop_over_the_same_draws() -> None:
+    net, pixels = small(), grid()
+    how = ExpectedGradients(samples=6, removal=Constant(0.4))
+    ours = explain(Scan(pixels), classifier_of(net, 3), target=1, watch="logit", method=how, seed=5)
+    generator = torch.Generator().manual_seed(5)
+    total = torch.zeros_like(pixels)
+    for _ in range(6):
+        at = (0.4 + torch.rand((), generator=generator) * (pixels - 0.4))[None].requires_grad_()
+        (gradient,) = torch.autograd.grad(net(at)[0, 1], at)
+        total += gradient[0] * (pixels - 0.4) / 6
+    close(ours.heatmap, total[0])
+
+
+def test_expected_gradients_add_up_in_expectation() -> None:
+    weight, pixels = torch.randn(1, 6, 7), torch.rand(1, 6, 7)
+    how = ExpectedGradients(samples=500, removal=Noise())
+    ours = explain(Scan(pixels), classifier_of(Linear(weight)), target=0, watch="logit", method=how)
+    expected = (weight * (pixels - pixels.mean()))[0]
+    assert ours.standard_error is not None
+    off = (torch.from_numpy(ours.heatmap) - expected) / torch.from_numpy(ours.standard_error)
+    assert float(off.abs().max()) < 5
+    assert 0.7 < float(off.std()) < 1.3
+
+
+@pytest.mark.parametrize("how", [SmoothGrad(samples=5), ExpectedGradients(samples=5)])
+def test_the_batch_size_does_not_change_the_answer(how: SmoothGrad | ExpectedGradients) -> None:
+    scan, net = Scan(grid()), classifier_of(small(), 3)
+    one, five = (explain(scan, net, target=0, method=how, engine=Engine(net, batch_size=b)).heatmap for b in (1, 5))
+    close(one, torch.from_numpy(five))

@@ -1,0 +1,58 @@
+"""The mean of gradient maps over random scans: what SmoothGrad and expected gradients share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from lucency.engine import Probe
+from lucency.errors import ParameterError
+from lucency.methods.base import Step
+
+Draw = Callable[[], tuple[Tensor, Tensor | float]]
+"""One random scan ``[C, *grid]``, and what its gradient is multiplied by before it is summed over channels."""
+
+
+def average(probe: Probe, draw: Draw, samples: int) -> Iterator[Step]:
+    """The mean map of ``samples`` random scans with its standard error, one scan a step.
+
+    Raises:
+        ParameterError: for fewer than two samples, which have no standard error.
+        QuestionError: when the classifier is a black box.
+    """
+    if samples < 2:
+        raise ParameterError(f"A mean with a standard error needs at least 2 samples, not {samples}.")
+    mean = torch.zeros(probe.grid, device=probe.pixels.device)
+    squares = torch.zeros_like(mean)
+    n, ahead = 0, 1
+    while n < samples:
+        # Batches grow from one, so that the first map is there at once however large a batch may be.
+        drawn = [draw() for _ in range(min(ahead, probe.batch_size, samples - n))]
+        ahead *= 2
+        scores, gradients = probe.gradient(torch.stack([scan for scan, _ in drawn]))
+        for (scan, factor), score, gradient in zip(drawn, scores.tolist(), gradients, strict=True):
+            n += 1
+            sample = (gradient * factor).sum(0)
+            # Welford: one pass, and no difference of large numbers.
+            away = sample - mean
+            mean = mean + away / n
+            squares = squares + away * (sample - mean)
+            yield _step(probe, n, samples, score, scan, sample, mean, squares)
+
+
+def _step(
+    probe: Probe, n: int, samples: int, score: float, scan: Tensor, sample: Tensor, mean: Tensor, squares: Tensor
+) -> Step:
+    return Step(
+        done=n / samples,
+        evaluations=probe.evaluations,
+        gradients=probe.gradients,
+        score=score,
+        heatmap=lambda: mean,
+        standard_error=(lambda: (squares / (n - 1) / n).sqrt()) if n > 1 else None,
+        perturbed=lambda: scan,
+        reaction=lambda: sample,
+        facts={"samples": n},
+    )
