@@ -2,6 +2,7 @@
 
 from lucency.errors import LucencyError
 from lucency.explanation import Explanation, explain
+from lucency.metrics import evaluate
 from lucency.scan import Scan
 
-__all__ = ["Explanation", "LucencyError", "Scan", "explain"]
+__all__ = ["Explanation", "LucencyError", "Scan", "evaluate", "explain"]

@@ -1,0 +1,107 @@
+"""Does the map lie where the truth is? Maps and truth are arrays ``[*spatial]`` on the same grid."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lucency.errors import ParameterError
+from lucency.explanation import peak_of
+
+THRESHOLDS = np.linspace(0.01, 0.99, 99)
+"""The shares of a map's maximum among which :func:`best_threshold` chooses."""
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """How well one map finds one truth; every number is better when higher.
+
+    Attributes:
+        hit: whether the maximum lies on the truth (pointing game, Zhang et al. 2018); of a plateau, its middle.
+        iou: intersection over union of the truth with the pixels at or above ``threshold`` times the maximum.
+        threshold: that share of the maximum.
+        mass: share of the map's positive part that lies on the truth.
+        top: share of the highest 5 % of the pixels that lies on the truth; ties count in proportion.
+        area: share of the grid that is truth: what ``mass`` and ``top`` come to for a map that knows nothing.
+    """
+
+    hit: bool
+    iou: float
+    threshold: float
+    mass: float
+    top: float
+    area: float
+
+    def as_dict(self) -> dict[str, float | bool]:
+        """The numbers as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def localise(heatmap: ArrayLike, truth: ArrayLike, threshold: float = 0.5) -> Localisation:
+    """Compares a signed map with a truth mask (anything that is not 0 is truth).
+
+    ``threshold`` should be fixed before the data is seen, or chosen on other data by :func:`best_threshold`.
+
+    Raises:
+        ParameterError: when the shapes differ, the truth is empty, or the map is not finite.
+    """
+    values, mask = _pair(heatmap, truth)
+    return Localisation(
+        hit=bool(mask[peak_of(values)]),
+        iou=iou(values, mask, threshold),
+        threshold=float(threshold),
+        mass=mass_on(values, mask),
+        top=top_on(values, mask, 0.05),
+        area=float(mask.mean()),
+    )
+
+
+def iou(heatmap: ArrayLike, truth: ArrayLike, threshold: float) -> float:
+    """Intersection over union of the truth and the positive pixels at or above ``threshold`` times the maximum."""
+    values, mask = _pair(heatmap, truth)
+    found = (values >= threshold * values.max()) & (values > 0)
+    return float((found & mask).sum() / (found | mask).sum())
+
+
+def best_threshold(heatmaps: Sequence[ArrayLike], truths: Sequence[ArrayLike]) -> float:
+    """The share of the maximum with the highest mean IoU over these maps; report it on other ones."""
+    if not heatmaps:
+        raise ParameterError("There is no map to choose a threshold on.")
+    means = [np.mean([iou(m, t, threshold) for m, t in zip(heatmaps, truths, strict=True)]) for threshold in THRESHOLDS]
+    return float(THRESHOLDS[int(np.argmax(means))])
+
+
+def mass_on(heatmap: ArrayLike, truth: ArrayLike) -> float:
+    """Share of the positive part of the map that lies on the truth; 0 for a map that is positive nowhere."""
+    values, mask = _pair(heatmap, truth)
+    positive = values.clip(min=0)
+    total = positive.sum()
+    return float(positive[mask].sum() / total) if total > 0 else 0.0
+
+
+def top_on(heatmap: ArrayLike, truth: ArrayLike, share: float) -> float:
+    """Share of the highest ``share`` of the pixels that lies on the truth, in expectation over the order of ties."""
+    values, mask = _pair(heatmap, truth)
+    count = max(1, round(share * values.size))
+    cut = np.partition(values.ravel(), -count)[-count]
+    above, tied = values > cut, values == cut
+    needed = (count - above.sum()) / tied.sum()
+    return float((mask[above].sum() + needed * mask[tied].sum()) / count)
+
+
+def _pair(heatmap: ArrayLike, truth: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    values = np.asarray(heatmap, dtype=np.float32)
+    mask = np.asarray(truth) != 0
+    if values.shape != mask.shape:
+        raise ParameterError(
+            f"A map of shape {list(values.shape)} cannot be compared with a truth of shape {list(mask.shape)}."
+        )
+    if not mask.any():
+        raise ParameterError("The truth is empty, so nothing can be found; leave this scan out.")
+    if not np.isfinite(values).all():
+        raise ParameterError("The map has values that are NaN or infinite.")
+    return values, mask
