@@ -1,0 +1,43 @@
+"""Areas under the curve with intervals, and calibration."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+Array = NDArray[np.floating]
+
+
+def auc(truth: Array, score: Array) -> float:
+    """Area under the ROC curve (Mann-Whitney); NaN when one of the classes is absent."""
+    positive = truth > 0.5
+    n, m = int(positive.sum()), int((~positive).sum())
+    if not n or not m:
+        return float("nan")
+    return float((rankdata(score)[positive].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def auc_interval(truth: Array, score: Array, groups: NDArray[np.str_], repeats: int = 1000) -> dict[str, float]:
+    """AUC with its 95 % bootstrap interval; whole groups (patients) are drawn, not films."""
+    rng = np.random.default_rng(0)
+    names, at = np.unique(groups, return_inverse=True)
+    members = [np.flatnonzero(at == i) for i in range(len(names))]
+    values = []
+    for _ in range(repeats):
+        drawn = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
+        values.append(auc(truth[drawn], score[drawn]))
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return {
+        "auc": auc(truth, score), "low": float(low), "high": float(high),
+        "positives": int((truth > 0.5).sum()), "negatives": int((truth < 0.5).sum()),
+    }  # fmt: skip
+
+
+def calibration(truth: Array, probability: Array, bins: int = 10) -> dict[str, float]:
+    """Expected calibration error over ``bins`` bins of equal count, and the Brier score."""
+    order = np.argsort(probability)
+    error = sum(
+        len(part) * abs(float(truth[part].mean() - probability[part].mean())) for part in np.array_split(order, bins)
+    )
+    return {"ece": error / len(truth), "brier": float(np.mean((truth - probability) ** 2))}
