@@ -38,12 +38,13 @@ class Slic(Superpixels):
 
     Attributes:
         count: about how many pieces.
-        compactness: how much nearness counts against likeness, for values stretched to 0..1.
+        compactness: how much nearness counts against likeness, for values stretched to 0..1: lower follows every rib, higher
+            tends to squares.
     """
 
     name: ClassVar[str] = "slic"
     count: int = 50
-    compactness: float = 0.1
+    compactness: float = 0.3
 
     def __post_init__(self) -> None:
         if self.count < 1 or not self.compactness > 0:
