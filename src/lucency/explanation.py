@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from lucency.engine import Engine
 from lucency.errors import OutputError, ParameterError
 from lucency.methods import Method, Step, method_named
 from lucency.scan import Scan
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Map = NDArray[np.float32]
 FORMAT = "lucency-explanation-1"
@@ -71,6 +74,16 @@ class Explanation:
     def complete(self) -> bool:
         """Whether the method ran to its end, rather than into its budget or a cancellation."""
         return bool(self.provenance["complete"])
+
+    def overlay(self, **how: Any) -> Figure:
+        """The map over the scan as a matplotlib figure, see :func:`lucency.render.overlay`.
+
+        Raises:
+            MissingExtraError: without the ``render`` extra.
+        """
+        from lucency.render import overlay
+
+        return overlay(self, **how)
 
     def save(self, path: str | Path) -> Path:
         """Writes everything into one file: a zip of ``.npy`` arrays and ``explanation.json``; no pickle.
@@ -172,7 +185,10 @@ def explain(
     classifier = engine.classifier
     question = Question.ask(classifier, scan, target, watch)
     with torch.inference_mode():
-        outputs = classifier(classifier.prepare(scan)[None].to(engine.device))
+        layers = [] if question.layer is None else [question.layer]
+        x = classifier.prepare(scan)[None].to(engine.device)
+        outputs, features = classifier.outputs_and_features(x, layers) if layers else (classifier(x), {})
+        score = float(question.read(classifier, outputs, features))
         probabilities = classifier.probabilities(outputs)[0].tolist()
 
     step: Step | None = None
@@ -216,8 +232,9 @@ def explain(
                 "name": classifier.name,
                 "fingerprint": classifier.fingerprint,
                 "grid": list(frame.grid),
+                "margins": [list(pair) for pair in frame.margins],
             },
-            "question": dataclasses.asdict(question),
+            "question": dataclasses.asdict(question) | {"label": question.label, "score": score},
             "method": {
                 "name": how.name,
                 "title": how.title,
