@@ -2,7 +2,6 @@
 # make test   run the whole suite
 # make lint   ruff and mypy
 # make docs   build the documentation into site/
-# make bench  measure speed against peers
 # make lock   pin the dependencies anew (needed only after a change in pyproject.toml)
 #
 # Everything is installed into .venv. pip takes the build of PyTorch that it finds first; on a Linux machine without
@@ -12,16 +11,12 @@ TORCH_INDEX ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 RUN := .venv/bin/python
-SCAN := src/lucency/phantom/demo.png
-BENCH :=
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint docs bench lock clean env-demo env-test env-docs
+.PHONY: demo test lint docs lock clean env-demo env-test env-docs
 
 demo: env-demo
-	$(RUN) -m lucency explain $(SCAN) --out out/demo
-	@echo
-	@echo "Look at out/demo/report.html"
+	$(RUN) -m lucency demo --out out/demo
 
 test: env-test
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --cov --cov-report=term:skip-covered
@@ -33,44 +28,13 @@ lint: env-test
 
 docs: env-docs
 	$(RUN) -m mkdocs build --strict --quiet
-
-bench: env-test
-	$(RUN) -m benchmarks $(BENCH)
 
 lock:
 	sh tools/lock.sh $(PYTHON)
 
-env-demo env-test env-docs
-
-demo: env-demo
-	$(RUN) -m lucency explain $(SCAN) --out out/demo
-	@echo
-	@echo "Look at out/demo/report.html"
-
-test: env-test
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --cov --cov-report=term:skip-covered
-
-lint: env-test
-	$(RUN) -m ruff check .
-	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy
-
-docs: env-docs
-	$(RUN) -m mkdocs build --strict --quiet
-
-bench: env-test
-	$(RUN) -m benchmarks $(BENCH)
-
-# The local version label (+cpu) goes, so that the locks fit every build of PyTorch.
-LOCK := ../../build/lock/bin/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url \
-	--no-emit-trusted-host --no-annotate --upgrade ../../pyproject.toml
-lock:
-	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet pip-tools==7.6.2
-	$(PYTHON) tools/lock.py
-
 env-demo env-test env-docs: env-%:
-	@test -n "$(PYTHON)" || { echo "Lucency needs Python 3.11 or newer; none was found on the PATH. Install it, or name it: make demo PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Lucency needs Python 3.11 or newer and finds none; install it, or say where it is:" \
+		"make demo PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) tools/environment.py $* --index "$(TORCH_INDEX)"
 
 clean:

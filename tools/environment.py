@@ -24,12 +24,15 @@ def interpreter():
 
 def healthy():
     """Whether the environment's Python starts, is this version, and imports this very checkout."""
-    ask = "import importlib.util as u, os, sys, pip; print(sys.version_info[:2], os.path.realpath(u.find_spec('lucency').origin))"
+    ask = (
+        "import importlib.util, os, sys, pip; "
+        "print(sys.version_info[:2], os.path.realpath(importlib.util.find_spec('lucency').origin))"
+    )
     try:
         answer = subprocess.run([str(interpreter()), "-c", ask], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return False
-    return answer.stdout.strip() == "{} {}".format(sys.version_info[:2], ROOT / "src" / "lucency" / "__init__.py")
+    return answer.stdout.strip() == f"{sys.version_info[:2]} {ROOT / 'src' / 'lucency' / '__init__.py'}"
 
 
 def fingerprint(lock):
@@ -65,7 +68,7 @@ def main():
         if made.returncode:
             shutil.rmtree(str(VENV), ignore_errors=True)
             sys.exit("Python could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv.")
-    print("Installing what {} pins ...".format(lock.relative_to(ROOT)), flush=True)
+    print(f"Installing what {lock.relative_to(ROOT)} pins ...", flush=True)
     index = ["--extra-index-url", options.index] if options.index else []
     pip("install", "--quiet", *index, "--requirement", str(lock))
     pip("install", "--quiet", "--no-deps", "--editable", str(ROOT))

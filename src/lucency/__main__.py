@@ -1,0 +1,5 @@
+"""``python -m lucency`` is ``lucency``."""
+
+from lucency.cli import main
+
+main()

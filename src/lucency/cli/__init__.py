@@ -1,0 +1,57 @@
+"""The command line. Nothing here is imported before it is needed: `lucency --help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+OK, BUG, USAGE, UNWRITTEN, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: done; a fault of Lucency's own; wrong usage or input; results that cannot be written; Ctrl-C."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command and ends the process with its exit code; whatever happens, the user reads one sentence."""
+    from lucency.errors import LucencyError, OutputError
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            from lucency.cli.app import app
+        except ModuleNotFoundError as error:
+            if error.name not in ("typer", "rich"):
+                raise
+            _fail("The command line needs one more package; run pip install 'lucency[cli]'.", USAGE)
+        app(arguments, prog_name="lucency")
+    except LucencyError as error:
+        _fail(str(error), UNWRITTEN if isinstance(error, OutputError) else USAGE, kind=error, arguments=arguments)
+    except KeyboardInterrupt:
+        _fail("Interrupted.", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read the output has left (`lucency methods | head`), which is no fault; Python's own flush at
+        # exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(OK)
+    except Exception as error:
+        if os.environ.get("LUCENCY_DEBUG"):
+            traceback.print_exc()
+        _fail(
+            f"Lucency failed ({type(error).__name__}: {_line(error)}), and that is a fault of its own; "
+            "set LUCENCY_DEBUG=1 to see where, and please report it.",
+            BUG,
+            kind=error,
+            arguments=arguments,
+        )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or "no message"
+
+
+def _fail(sentence: str, code: int, *, kind: Exception | None = None, arguments: list[str] | None = None) -> None:
+    if kind is not None and arguments is not None and "--json" in arguments:
+        import json
+
+        print(json.dumps({"error": sentence, "kind": type(kind).__name__}))
+    print(sentence, file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,85 @@
+"""Speaking to the user: words on stdout or one JSON object, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from lucency.methods import Step
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(record: Mapping[str, Any] | list[Any]) -> None:
+    """One JSON value; what JSON has no word for (NaN, infinities) becomes null."""
+    print(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class Bar:
+    """A progress bar fed by the stream of steps."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=1.0, note="")
+
+    def start(self, title: str) -> None:
+        """A new piece of work begins."""
+        self._progress.reset(self._task, description=title, note="")
+
+    def step(self, step: Step) -> None:
+        """Shows how far the method is."""
+        self._progress.update(self._task, completed=step.done, note=f"{step.evaluations} evaluations")
+
+    def share(self, done: float, note: str = "") -> None:
+        """Shows how far anything else is, 0..1."""
+        self._progress.update(self._task, completed=done, note=note)
+
+
+@contextmanager
+def progress() -> Iterator[Bar]:
+    """A bar on stderr where a person watches it, and silence elsewhere."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as shown:
+        yield Bar(shown)
+
+
+@contextmanager
+def cancelled_by_ctrl_c() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that the map so far is kept; a second one ends the program."""
+    event = threading.Event()
+
+    def first(_signal: int, _frame: object) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)

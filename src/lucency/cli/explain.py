@@ -1,0 +1,178 @@
+"""``lucency explain``: why the classifier said so, as numbers, pictures and files."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lucency.cli import INTERRUPTED
+from lucency.cli.options import DEFAULT_MODEL, AsJson, Budget, Device, Folder, Model, ScanFile, Seed, Target, Watch
+
+if TYPE_CHECKING:
+    from lucency.explanation import Explanation
+    from lucency.render import Recorder
+
+EXAMPLES = """[bold]Examples:[/bold]
+
+  lucency explain chest.dcm --out out/chest
+
+  lucency explain chest.png --target effusion --method lime --budget 5s --out out/chest
+
+  lucency explain chest.png --method occlusion --set patch=24 --set removal=blur --set removal.sigma=20
+
+  lucency explain chest.png --json | jq .peak
+"""
+
+
+class Animation(StrEnum):
+    gif = "gif"
+    webp = "webp"
+    mp4 = "mp4"
+    none = "none"
+
+
+def explain(
+    scan: ScanFile,
+    model: Model = DEFAULT_MODEL,
+    target: Target = None,
+    method: Annotated[
+        str, typer.Option("--method", metavar="NAME", help="How to find the evidence; `lucency methods` lists them.")
+    ] = "occlusion",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the method; may be given several times."),
+    ] = None,
+    watch: Watch = "probability",
+    removal: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What stands where a piece was removed: constant, mean, blur, ..."),
+    ] = None,
+    budget: Budget = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    folder: Folder = None,
+    animation: Annotated[Animation, typer.Option(help="The format of the animation in DIR.")] = Animation.gif,
+    as_json: AsJson = False,
+) -> None:
+    """Show why a classifier read SCAN as it did.
+
+    With --out, DIR holds heatmap.npy (the map on the scan's own grid), overlay.png, the animation, report.html and
+    explanation.lucency. Ctrl-C stops after the current step and keeps the map so far.
+    """
+    from lucency import explain as run
+    from lucency import load_classifier, read_scan
+    from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress
+    from lucency.cli.settings import method_with
+
+    how = method_with(method, settings or [], removal)
+    picture = read_scan(scan)
+    classifier = load_classifier(model)
+    recorder = _recorder() if folder is not None and animation is not Animation.none else None
+
+    with progress() as bar, cancelled_by_ctrl_c() as cancelled:
+        bar.start(how.title)
+
+        def on_step(step: Any) -> None:
+            bar.step(step)
+            if recorder is not None:
+                recorder(step)
+
+        explanation = run(
+            picture,
+            classifier,
+            target=target,
+            method=how,
+            watch=watch,
+            budget=budget,
+            device=device,
+            seed=seed,
+            on_step=on_step,
+            cancel=cancelled,
+        )
+        files = [] if folder is None else _write(folder, explanation, recorder, animation)
+
+    if as_json:
+        print_json(record(explanation, picture.notices, files))
+    else:
+        for line in sentences(explanation, picture.notices, files):
+            out.print(line)
+    if cancelled.is_set():
+        raise typer.Exit(INTERRUPTED)
+
+
+def _recorder() -> Recorder:
+    from lucency.render import Recorder
+
+    return Recorder()
+
+
+def _write(folder: Path, explanation: Explanation, recorder: Recorder | None, animation: Animation) -> list[Path]:
+    import numpy as np
+
+    from lucency.cli.folder import results
+    from lucency.render import save_animation, save_overlay, save_report
+
+    with results(folder) as place:
+        np.save(place / "heatmap.npy", explanation.heatmap)
+        explanation.save(place / "explanation.lucency")
+        save_overlay(explanation, place / "overlay.png")
+        film = None
+        if recorder is not None:
+            film = save_animation(explanation, recorder, place / f"animation.{animation}")
+        save_report(explanation, place / "report.html", animation=film)
+        names = sorted(file.name for file in place.iterdir())
+    return [folder / name for name in names]
+
+
+def record(explanation: Explanation, notices: tuple[str, ...], files: list[Path]) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    about = explanation.provenance
+    return {
+        "target": explanation.target,
+        "probability": explanation.probability,
+        "peak": list(explanation.peak),
+        "evaluations": about["evaluations"],
+        "gradients": about["gradients"],
+        "seconds": about["seconds"],
+        "files": [str(file) for file in files],
+        "model": about["model"]["name"],
+        "method": about["method"]["name"],
+        "parameters": about["method"].get("parameters", {}),
+        "watch": about["question"]["watch"],
+        "probabilities": dict(explanation.probabilities),
+        "complete": explanation.complete,
+        "facts": dict(explanation.facts),
+        "notices": list(notices),
+        "seed": about["seed"],
+        "device": about["device"],
+    }
+
+
+def sentences(explanation: Explanation, notices: tuple[str, ...], files: list[Path]) -> list[str]:
+    """The same for a reader."""
+    about = explanation.provenance
+    where = ", ".join(
+        f"{axis} {i}"
+        for axis, i in zip(("slice", "row", "column")[-len(explanation.peak) :], explanation.peak, strict=True)
+    )
+    cost = f"{about['evaluations']} evaluations"
+    if about["gradients"]:
+        cost += f", {about['gradients']} gradients"
+    lines = [f"Note: {notice}" for notice in notices]
+    lines += [
+        f"[bold]{explanation.target}[/bold]: probability {explanation.probability:.3f} ({about['model']['name']})",
+        f"Strongest evidence at {where} ({about['method']['title']}; {cost}; {about['seconds']:.1f} s)",
+    ]
+    lines += [f"{name}: {_number(value)}" for name, value in explanation.facts.items()]
+    if not explanation.complete:
+        lines.append("Stopped early: this is the map so far.")
+    if files:
+        lines.append(f"Wrote {', '.join(file.name for file in files)} to {files[0].parent}")
+    return lines
+
+
+def _number(value: float | int | str | bool) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,44 @@
+"""``lucency methods``: what can be asked for, and with which parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lucency.cli.options import AsJson
+
+
+def methods(as_json: AsJson = False) -> None:
+    """List the methods, their papers and their parameters."""
+    from lucency.cli.console import out, print_json
+    from lucency.explanation import describe
+    from lucency.methods import METHODS
+
+    found: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "title": method.title,
+            "paper": method.paper,
+            "needs_gradients": method.needs_gradients,
+            "unit": method.unit,
+            **describe(method()),
+        }
+        for name, method in METHODS.items()
+    ]
+    if as_json:
+        print_json(found)
+        return
+    for row in found:
+        needs = "  [dim](needs gradients)[/dim]" if row["needs_gradients"] else ""
+        out.print(f"[bold]{row['name']}[/bold]  {row['title']}, {row['paper']}{needs}")
+        shown = "  ".join(f"{key}={_short(value)}" for key, value in row["parameters"].items())
+        out.print(f"  [dim]{shown}[/dim]" if shown else "  [dim]no parameters[/dim]")
+    out.print("\nChange a parameter with --set, as in: lucency explain SCAN --method occlusion --set patch=24")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        inside = ", ".join(f"{k}={_short(v)}" for k, v in value.get("parameters", {}).items())
+        return f"{value['name']}({inside})" if inside else str(value["name"])
+    if isinstance(value, list):
+        return ",".join(map(_short, value)) or "none"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

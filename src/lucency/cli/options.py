@@ -1,0 +1,39 @@
+"""Options that several commands have, worded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ScanFile = Annotated[
+    Path, typer.Argument(metavar="SCAN", help="A scan: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.", show_default=False)
+]
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", metavar="M", help="The classifier; `lucency models` lists those that are shipped."),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="C",
+        help="The class to explain, by name or number; the most probable one if left out.",
+    ),
+]
+Watch = Annotated[
+    str, typer.Option(metavar="W", help="What is watched: probability, logit, margin, or layer:NAME[:UNIT].")
+]
+Budget = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Stop with the best map after this time: 300ms, 2s, 1min.")
+]
+Device = Annotated[str, typer.Option(metavar="D", help="Where to compute: auto, cpu, cuda, cuda:1, ...")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Where every random number comes from.")]
+Folder = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to; made when missing.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+DEFAULT_MODEL = "lucency:effusion"

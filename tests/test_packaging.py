@@ -1,0 +1,65 @@
+"""The core stands alone, and the command line answers before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+EXTRAS = [
+    "typer", "rich", "matplotlib", "jinja2", "imageio_ffmpeg", "pydicom", "nibabel", "onnxruntime", "torchxrayvision",
+    "torchvision", "captum", "lime", "quantus", "sklearn", "pandas", "cv2", "gdcm",
+]  # fmt: skip
+
+
+def python(code: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+BLOCKED = """
+import sys
+from importlib.abc import MetaPathFinder
+class Blocked(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1:]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def test_the_core_needs_no_extra() -> None:
+    code = """
+import torch, lucency
+from lucency.methods import METHODS
+import lucency.metrics, lucency.classifier
+assert all(getattr(lucency, name) for name in lucency.__all__)
+net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)).eval()
+classifier = lucency.load_classifier(net, classes=["a", "b"])
+how = METHODS["occlusion"](patch=4)
+print(lucency.explain(lucency.Scan(torch.rand(1, 8, 8)), classifier, method=how).heatmap.shape)
+"""
+    assert python(BLOCKED + code, *EXTRAS).strip() == "(8, 8)"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["explain", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from lucency.cli import main
+try:
+    main({arguments!r})
+except SystemExit as end:
+    assert end.code == 0
+print({{"torch", "numpy", "matplotlib", "scipy", "skimage"}} & set(sys.modules))
+"""
+    assert python(code).splitlines()[-1] == "set()"
+
+
+def test_without_its_extra_the_command_says_what_to_install() -> None:
+    code = BLOCKED + "from lucency.cli import main\nmain(['methods'])"
+    done = subprocess.run([sys.executable, "-c", code, "typer"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "The command line needs one more package; run pip install 'lucency[cli]'."
