@@ -52,7 +52,7 @@ def _replaced(thing: Any, keys: Sequence[str], value: str, whose: str) -> Any:
 
 def kinds(base: type) -> dict[str, type]:
     """The implementations of a protocol by the name that each has on the command line."""
-    return {str(cls.name): cls for cls in _below(base) if "name" in vars(cls)}  # type: ignore[attr-defined]
+    return {str(cls.name): cls for cls in _below(base) if "name" in vars(cls)}
 
 
 def _below(cls: type[Any]) -> Iterator[type[Any]]:
