@@ -4,7 +4,7 @@
   signed, and summed over channels; the paper shows its absolute value.
 - Gradient x input (Shrikumar et al. 2016): x * df/dx, in display values, so that black pixels have nothing to say.
 - Guided backpropagation (Springenberg et al., ICLR workshop 2015): the backward signal passes a ReLU only where the
-  forward one did *and* where it is itself positive (:func:`rectified`).
+  forward one did *and* where it is itself positive (:class:`~lucency.methods.rectify.Rectified`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from lucency.classifier import Question
 from lucency.engine import Engine, Probe
 from lucency.methods.base import Method, Step
-from lucency.methods.rectify import rectified
+from lucency.methods.rectify import rectified_gradient
 from lucency.scan import Scan
 
 
@@ -73,8 +73,7 @@ class GuidedBackprop(_OnePass):
     unit: ClassVar[str] = "guided change of the score"
 
     def _map(self, probe: Probe) -> Tensor:
-        with rectified(probe.engine.classifier, guided=True):
-            return probe.gradient(probe.pixels[None])[1][0].sum(0)
+        return rectified_gradient(probe, guided=True).sum(0)
 
 
 def answer(probe: Probe, heatmap: Tensor, facts: dict[str, float | int | str | bool] | None = None) -> Step:

@@ -1,0 +1,66 @@
+"""Deconvnet (Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, section 2.1).
+
+What one activation saw is found by running the layers backwards: transposed filters, max-pooling switches, and a ReLU
+on the signal where the network has one (:mod:`lucency.methods.units`). Led back from the score of a class instead
+of from a feature map, the same signal is an attribution (Simonyan et al. 2014, section 4): the map of this method.
+
+Its demonstration walks up the network first: the strongest feature map of each of some layers, led back to pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lucency.classifier import Question
+from lucency.engine import Engine
+from lucency.errors import ParameterError
+from lucency.methods.base import Method, Step
+from lucency.methods.gradient import answer
+from lucency.methods.rectify import rectified_gradient
+from lucency.methods.units import look_into
+from lucency.scan import Scan
+
+
+@dataclass(frozen=True)
+class Deconvnet(Method):
+    """The score, and the strongest feature maps of some layers, led back to pixel space.
+
+    Attributes:
+        tour: how many convolutional layers are shown on the way, spread evenly from the first to the last; their
+            maps come with the result. 0 goes straight to the class.
+    """
+
+    name: ClassVar[str] = "deconvnet"
+    title: ClassVar[str] = "Deconvnet"
+    paper: ClassVar[str] = "Zeiler & Fergus, ECCV 2014"
+    unit: ClassVar[str] = "signal led back from the class"
+    needs_gradients: ClassVar[bool] = True
+
+    tour: int = 6
+
+    def __post_init__(self) -> None:
+        if self.tour < 0:
+            raise ParameterError(f"The tour has a number of layers, 0 or more, not {self.tour}.")
+
+    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
+        probe = engine.open(scan, question)
+        last = answer(probe, rectified_gradient(probe, guided=False).sum(0))
+        names = [layer.name for layer in engine.classifier.layers(probe.pixels[None])] if self.tour else []
+        places = torch.linspace(0, len(names) - 1, min(self.tour, len(names))).round().int().tolist()
+        if not places:
+            yield last
+            return
+        seen: dict[str, Callable[[], Tensor]] = {}
+        for n, unit in enumerate(look_into(engine, scan, [names[i] for i in places]), 1):
+            projection = partial(Tensor.clone, unit.projection)
+            seen = {**seen, f"strongest map of {unit.layer} ({unit.unit})": projection}
+            # Two scans more went forward: one to find the layers, one to look into them.
+            shown = replace(last, evaluations=last.evaluations + 2, gradients=last.gradients + n, also=seen)
+            yield replace(shown, done=n / (len(places) + 1), reaction=projection)
+        yield shown
