@@ -38,8 +38,8 @@ class Slic(Superpixels):
 
     Attributes:
         count: about how many pieces.
-        compactness: how much nearness counts against likeness, for values stretched to 0..1: lower follows every rib, higher
-            tends to squares.
+        compactness: how much nearness counts against likeness, for values stretched to 0..1: lower follows every rib,
+            higher tends to squares.
     """
 
     name: ClassVar[str] = "slic"
