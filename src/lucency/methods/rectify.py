@@ -29,6 +29,11 @@ class Rectified(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.guided = guided
         self.met = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing is compiled here, and torch's guard against that would import its compiler, which takes seconds.
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _RELU or (func is _RELU6 and args[2] == 0):
             self.met += 1
