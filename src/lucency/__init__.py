@@ -4,18 +4,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lucency.classifier.loading import load_classifier
     from lucency.errors import LucencyError
     from lucency.explanation import Explanation, explain
+    from lucency.metrics import evaluate
+    from lucency.reading import read_scan
     from lucency.scan import Scan
 
 _HOMES = {
     "Explanation": "lucency.explanation",
     "LucencyError": "lucency.errors",
     "Scan": "lucency.scan",
+    "evaluate": "lucency.metrics",
     "explain": "lucency.explanation",
+    "load_classifier": "lucency.classifier.loading",
+    "read_scan": "lucency.reading",
 }
 
-__all__ = ["Explanation", "LucencyError", "Scan", "explain"]
+__all__ = ["Explanation", "LucencyError", "Scan", "explain", "load_classifier", "read_scan"]
 
 
 def __getattr__(name: str) -> Any:
