@@ -19,13 +19,12 @@ class BasicBlock(nn.Module):
         self.relu2 = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu2(self.bn2(self.conv2(y)) + self.shortcut(x))
+        out: Tensor = self.relu2(self.bn2(self.conv2(y)) + self.shortcut(x))
+        return out
 
 
 class ResNet(nn.Module):
@@ -54,7 +53,8 @@ class ResNet(nn.Module):
         self.head = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.pool(self.stages(self.stem(x))).flatten(1))
+        logits: Tensor = self.head(self.pool(self.stages(self.stem(x))).flatten(1))
+        return logits
 
 
 class Fire(nn.Module):
@@ -99,4 +99,5 @@ class SqueezeNet(nn.Module):
         self.head = nn.Linear(512, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.dropout(self.pool(self.features(x)).flatten(1)))
+        logits: Tensor = self.head(self.dropout(self.pool(self.features(x)).flatten(1)))
+        return logits
