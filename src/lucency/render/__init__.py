@@ -1,0 +1,18 @@
+"""Pictures of an explanation: overlays, animations, reports. Needs the ``render`` extra."""
+
+from lucency.errors import MissingExtraError
+
+try:
+    import imageio_ffmpeg  # noqa: F401
+    import jinja2  # noqa: F401
+    import matplotlib  # noqa: F401
+except ImportError as error:
+    raise MissingExtraError(
+        f"Pictures need {error.name}, which is not installed; run pip install 'lucency[render]'."
+    ) from error
+
+from lucency.render.animation import save_animation
+from lucency.render.overlay import overlay, save_overlay
+from lucency.render.recorder import Recorder
+
+__all__ = ["Recorder", "overlay", "save_animation", "save_overlay"]

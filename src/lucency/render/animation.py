@@ -1,0 +1,116 @@
+"""Animations as GIF, WebP or MP4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image
+
+from lucency.explanation import Explanation
+from lucency.render.film import Film
+from lucency.render.output import written
+from lucency.render.recorder import Recorder
+
+ANIMATIONS = (".gif", ".webp", ".mp4")
+RATE = 10
+"""Frames a second."""
+FIRST, LAST = 8, 25
+"""How many frames long the first and the last one stay."""
+GREYS = 64
+STEADY = 4
+LARGEST = 2_900_000
+"""Bytes of a GIF."""
+
+
+def save_animation(recorder: Recorder, explanation: Explanation, path: str | Path) -> Path:
+    """Writes what the recorder saw as GIF, WebP or MP4, told by the suffix.
+
+    Three panels: the scan, the scan as it was perturbed at this step, and the map, curve or scatter growing; four
+    where a method shows its reaction (a gradient) besides the map. A volume is shown in the slice of its maximum.
+
+    Raises:
+        OutputError: when the file cannot be written; nothing half-written is left.
+        ParameterError: when the recorder saw no step.
+    """
+    images = list(Film(recorder, explanation).images())
+    held = [FIRST, *(1 for _ in images[2:]), LAST]
+    with written(path, ANIMATIONS) as part:
+        match part.suffix.lower():
+            case ".gif":
+                _save_gif(images, held, part)
+            case ".webp":
+                _save_webp(images, held, part)
+            case _:
+                _save_mp4(images, held, part)
+    return Path(path)
+
+
+def _save_gif(images: Sequence[Image.Image], held: Sequence[int], path: Path) -> None:
+    colours = shared_palette(images)
+    # Without dithering: a pixel that does not change keeps its colour, and costs nothing.
+    drawn = [image.quantize(palette=colours, dither=Image.Dither.NONE) for image in steadied(images)]
+    times = list(held)
+    while True:
+        file = BytesIO()
+        drawn[0].save(
+            file, format="GIF", save_all=True, append_images=drawn[1:], loop=0, optimize=False,
+            duration=[n * 1000 // RATE for n in times],
+        )  # fmt: skip
+        if file.tell() <= LARGEST or len(drawn) <= 4:
+            break
+        # Scans that are all noise do not compress; then every other frame goes, and its time to the one before.
+        middle = range(1, len(drawn) - 1, 2)
+        times = [times[0], *(sum(times[i : min(i + 2, len(drawn) - 1)]) for i in middle), times[-1]]
+        drawn = [drawn[0], *(drawn[i] for i in middle), drawn[-1]]
+    path.write_bytes(file.getbuffer())
+
+
+def steadied(images: Sequence[Image.Image]) -> Iterator[Image.Image]:
+    """The frames, with pixels left as they stand until they have changed by more than ``STEADY`` of 255."""
+    shown = np.asarray(images[0]).astype(np.int16)
+    for image in images:
+        new = np.asarray(image).astype(np.int16)
+        shown = np.where((np.abs(new - shown) > STEADY).any(-1, keepdims=True), new, shown)
+        yield Image.fromarray(shown.astype(np.uint8))
+
+
+def _save_webp(images: Sequence[Image.Image], held: Sequence[int], path: Path) -> None:
+    images[0].save(
+        path, format="WEBP", save_all=True, append_images=images[1:], loop=0, quality=80, method=2,
+        duration=[n * 1000 // RATE for n in held],
+    )  # fmt: skip
+
+
+def _save_mp4(images: Sequence[Image.Image], held: Sequence[int], path: Path) -> None:
+    writer = imageio_ffmpeg.write_frames(
+        str(path), images[0].size, fps=RATE, codec="libx264", pix_fmt_out="yuv420p", quality=None, bitrate=None,
+        macro_block_size=2, output_params=["-crf", "20", "-preset", "veryfast", "-movflags", "+faststart"],
+        ffmpeg_log_level="error",
+    )  # fmt: skip
+    writer.send(None)
+    try:
+        for image, n in zip(images, held, strict=True):
+            pixels = np.ascontiguousarray(image)
+            for _ in range(n):
+                writer.send(pixels)
+    finally:
+        writer.close()
+
+
+def shared_palette(images: Sequence[Image.Image]) -> Image.Image:
+    """One palette for all frames: even greys for the scan, the rest of the 256 colours for what has a colour."""
+    some = np.stack([np.asarray(images[i]) for i in np.linspace(0, len(images) - 1, min(6, len(images))).astype(int)])
+    pixels = some[:, ::2, ::2].reshape(-1, 3)
+    coloured = pixels[np.ptp(pixels.astype(np.int16), axis=1) > 4]
+    greys = np.linspace(0, 255, GREYS).round().astype(np.uint8)
+    entries = np.repeat(greys[:, None], 3, 1)
+    if len(coloured):
+        found = Image.fromarray(coloured[None]).quantize(256 - GREYS, Image.Quantize.MEDIANCUT).getpalette() or []
+        entries = np.concatenate([entries, np.reshape(found, (-1, 3)).astype(np.uint8)])
+    colours = Image.new("P", (1, 1))
+    colours.putpalette(entries.tobytes())
+    return colours

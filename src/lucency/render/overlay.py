@@ -1,0 +1,276 @@
+"""The overlay: scan in grey, map in colour, and what is needed to read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from lucency.errors import ParameterError
+from lucency.explanation import Explanation, peak_of
+from lucency.render import palette
+from lucency.render.lettering import FAMILY, cut, lines, signed
+from lucency.render.output import written
+from lucency.render.palette import Floats, Scale, composite, hexed
+from lucency.render.views import View, resized, views
+
+IMAGES = (".png", ".jpg", ".pdf", ".svg")
+DPI = 100
+SAVED_DPI = 160
+PICTURE = 640
+TALLEST = 680
+NARROWEST = 520
+EDGE = 22
+GAP = 18
+BAR = 16
+NOTICE = "Research software, not a medical device."
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an overlay shows: a map, what it is called, what its pixels mean."""
+
+    heatmap: Floats
+    name: str
+    unit: str
+    signed: bool = True
+
+
+def shown(explanation: Explanation, which: str | None = None) -> Shown:
+    """The heatmap, or another map of the explanation: ``"standard error"`` or one of ``explanation.also``.
+
+    Raises:
+        ParameterError: naming the maps there are.
+    """
+    method = explanation.provenance["method"]
+    if which is None:
+        return Shown(explanation.heatmap, "", method["unit"])
+    if which == "standard error" and explanation.standard_error is not None:
+        return Shown(explanation.standard_error, which, f"standard error of: {method['unit']}", signed=False)
+    if which in explanation.also:
+        return Shown(explanation.also[which], which, "")
+    there = [*explanation.also, *(["standard error"] if explanation.standard_error is not None else [])]
+    raise ParameterError(f"This explanation has no map {which!r}; further maps: {', '.join(there) or 'none'}.")
+
+
+def overlay(explanation: Explanation, *, which: str | None = None, opacity: float = palette.OPACITY) -> Figure:
+    """The map over the scan, with a colour bar, the crosshair of the maximum, and a scale bar where one is possible.
+
+    A volume is shown in its three orthogonal slices through the maximum.
+
+    Args:
+        which: a further map by name, or ``"standard error"``; the heatmap itself when ``None``.
+        opacity: of the colour where it is full, 0..1. Where the map is zero the scan shows unchanged.
+
+    Raises:
+        ParameterError: for a map that is not there, or an opacity outside 0..1.
+    """
+    if not 0 <= opacity <= 1:
+        raise ParameterError(f"The opacity is a number from 0 to 1, not {opacity}.")
+    what = shown(explanation, which)
+    planes = views(explanation, what.heatmap)
+    scale = Scale.of(what.heatmap)
+    sizes = _sizes(planes)
+    across = sum(w for _, w in sizes) + GAP * (len(sizes) - 1)
+    tall = max(h for h, _ in sizes)
+    beside = BAR + 86
+    width = max(NARROWEST, across + beside) + 2 * EDGE
+    left = EDGE + (width - 2 * EDGE - across - beside) // 2
+
+    above = _header(explanation, what, width - 2 * EDGE)
+    below = _footer(explanation, what, scale, width - 2 * EDGE)
+    captions = 20 if len(planes) > 1 else 0
+    top = EDGE + sum(line.height for line in above) + 8 + captions
+    height = top + tall + 10 + sum(line.height for line in below) + EDGE - 6
+
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=hexed(palette.BACKGROUND))
+    y = float(EDGE)
+    for line in above:
+        _write(figure, EDGE, y, line)
+        y += line.height
+    y = top + tall + 10
+    for line in below:
+        _write(figure, EDGE, y, line)
+        y += line.height
+    x = left
+    for plane, (h, w) in zip(planes, sizes, strict=True):
+        if plane.name:
+            _write(figure, x, top - captions, Line(plane.name, 11, palette.MUTED))
+        _picture(figure, plane, scale, opacity, (x, top, w, h), signed_map=what.signed)
+        x += w + GAP
+    _bar(figure, what, scale, opacity, (x - GAP + 14, top, BAR, tall))
+    return figure
+
+
+def save_overlay(
+    explanation: Explanation, path: str | Path, *, which: str | None = None, opacity: float = palette.OPACITY
+) -> Path:
+    """Writes :func:`overlay` as PNG, JPEG, PDF or SVG, told by the suffix.
+
+    Raises:
+        OutputError: when the file cannot be written; nothing half-written is left.
+        ParameterError: as :func:`overlay` does.
+    """
+    figure = overlay(explanation, which=which, opacity=opacity)
+    with written(path, IMAGES) as part:
+        figure.savefig(part, dpi=SAVED_DPI, facecolor=figure.get_facecolor())
+    return Path(path)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of text of ``size`` pixels."""
+
+    text: str
+    size: float
+    colour: tuple[int, int, int] = palette.TEXT
+    bold: bool = False
+
+    @property
+    def height(self) -> int:
+        return round(self.size * 1.5)
+
+
+def _header(explanation: Explanation, what: Shown, width: float) -> list[Line]:
+    method, question = explanation.provenance["method"], explanation.provenance["question"]
+    title = f"{explanation.target}: probability {explanation.probability:.3f}"
+    room = width - 80
+    found = [Line(text, 20, bold=True) for text in lines(title, 20, room, bold=True)[:2]]
+    how = f"{method['title']} ({method['paper']}), watching the {question['label']}"
+    if what.name:
+        how = f"{what.name} · {how}"
+    found += [Line(text, 12, palette.MUTED) for text in lines(how, 12, width)]
+    if not explanation.complete:
+        found.append(Line("stopped before its end: this is the map so far", 12, palette.WARNING))
+    return found
+
+
+def _footer(explanation: Explanation, what: Shown, scale: Scale, width: float) -> list[Line]:
+    said = f"Full colour at {scale if what.signed else f'{scale.limit:.3g}'} ({what.unit or what.name}), "
+    said += f"the {palette.PERCENTILE}th percentile."
+    if not what.heatmap.any():
+        said = "The map is zero everywhere."
+    elif what.heatmap.max() > 0:
+        axes = ("slice", "row", "column")[-what.heatmap.ndim :]
+        where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, peak_of(what.heatmap), strict=True))
+        said += f" Maximum {signed(float(what.heatmap.max()))} at {where}."
+    elif what.signed:
+        said += " No pixel supports the answer."
+    model = explanation.provenance["model"]["name"]
+    return [Line(text, 11, palette.MUTED) for text in lines(f"{said} Model {model}. {NOTICE}", 11, width)]
+
+
+def _sizes(planes: list[View]) -> list[tuple[int, int]]:
+    """Height and width in pixels of each plane, at one common scale."""
+    tall = max(p.extent[0] for p in planes)
+    wide = sum(p.extent[1] for p in planes)
+    room = PICTURE if len(planes) == 1 else 3 * 360
+    scale = min(room / wide, TALLEST / tall)
+    return [(max(1, round(p.extent[0] * scale)), max(1, round(p.extent[1] * scale))) for p in planes]
+
+
+def _write(figure: Figure, x: float, y: float, line: Line) -> None:
+    width, height = figure.get_size_inches() * DPI
+    text = cut(line.text, line.size, width - x - EDGE / 2, line.bold)
+    figure.text(
+        x / width,
+        1 - y / height,
+        text,
+        va="top",
+        fontsize=line.size * 72 / DPI,
+        family=FAMILY,
+        weight="bold" if line.bold else "normal",
+        color=hexed(line.colour),
+        # A class called $x$ is not a formula.
+        parse_math=False,
+    )
+
+
+def _picture(
+    figure: Figure,
+    plane: View,
+    scale: Scale,
+    opacity: float,
+    place: tuple[int, int, int, int],
+    *,
+    signed_map: bool,
+) -> None:
+    x, y, w, h = place
+    width, height = figure.get_size_inches() * DPI
+    axes = figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
+    axes.set_axis_off()
+    sharp = SAVED_DPI / DPI
+    size = round(h * sharp), round(w * sharp)
+    rgb = composite(resized(plane.grey, *size), scale.strength(resized(plane.heatmap, *size)), opacity)
+    axes.imshow(rgb, extent=(0, w, h, 0), aspect="auto", interpolation="antialiased")
+    halo = [withStroke(linewidth=3, foreground="black", alpha=0.75)]
+    if plane.peak is not None:
+        rows, columns = plane.grey.shape
+        py, px = (plane.peak[0] + 0.5) * h / rows, (plane.peak[1] + 0.5) * w / columns
+        hole, arm = 7, 24
+        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            axes.plot(
+                [px + dx * hole, px + dx * arm], [py + dy * hole, py + dy * arm], color="white", lw=1.3,
+                path_effects=halo, solid_capstyle="butt", scalex=False, scaley=False,
+            )  # fmt: skip
+        right = px < 0.7 * w
+        low = py < 40
+        value = float(plane.heatmap[plane.peak])
+        axes.text(
+            px + (12 if right else -12), py + (12 if low else -12), signed(value) if signed_map else f"{value:.3g}",
+            ha="left" if right else "right", va="top" if low else "bottom", color="white",
+            fontsize=12 * 72 / DPI, family=FAMILY, path_effects=halo,
+        )  # fmt: skip
+    if plane.spacing is not None:
+        mm = nice_length(plane.extent[1] * 0.3)
+        long = mm / plane.extent[1] * w
+        axes.plot([14, 14 + long], [h - 14, h - 14], color="white", lw=2.2, path_effects=halo, solid_capstyle="butt")
+        axes.text(
+            14 + long / 2, h - 19, f"{mm:g} mm", ha="center", va="bottom", color="white",
+            fontsize=11 * 72 / DPI, family=FAMILY, path_effects=halo,
+        )  # fmt: skip
+    axes.set_xlim(0, w)
+    axes.set_ylim(h, 0)
+
+
+def nice_length(at_most: float) -> float:
+    """The longest of 1, 2, 5 times a power of ten that is not above ``at_most``."""
+    power = 10.0 ** len(str(int(at_most))) if at_most >= 1 else 1.0
+    while True:
+        for step in (5, 2, 1):
+            if step * power <= at_most:
+                return step * power
+        power /= 10
+
+
+def _bar(figure: Figure, what: Shown, scale: Scale, opacity: float, place: tuple[int, int, int, int]) -> None:
+    x, y, w, h = place
+    width, height = figure.get_size_inches() * DPI
+    axes = figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
+    ramp = palette.ramp(256, what.signed)[::-1, None]
+    grey = ramp * 0 + 0.5
+    low = -scale.limit if what.signed else 0.0
+    axes.imshow(
+        composite(grey, ramp, opacity), extent=(0, 1, low, scale.limit), aspect="auto", interpolation="bilinear"
+    )
+    axes.set_xticks([])
+    axes.yaxis.tick_right()
+    ticks = [low, low / 2, 0.0, scale.limit / 2, scale.limit] if what.signed else [0.0, scale.limit / 2, scale.limit]
+    axes.set_yticks(ticks, ["0" if t == 0 else (signed(t) if what.signed else f"{t:.3g}") for t in ticks])
+    axes.tick_params(colors=hexed(palette.TEXT), labelsize=11 * 72 / DPI, length=3, pad=3, labelfontfamily=FAMILY)
+    for spine in axes.spines.values():
+        spine.set_color(hexed(palette.LINE))
+    aside = x + w + 64
+    ends = 60 if what.signed else 0
+    for text, at, va, colour in (
+        # Where the bar is too short the footer alone says it.
+        (what.unit if cut(what.unit, 11, h - 2 * ends) == what.unit else "", 0.5, "center", palette.MUTED),
+        ("supports", 0.0, "top", palette.SUPPORTS),
+        ("against", 1.0, "bottom", palette.AGAINST),
+    )[: 3 if what.signed else 1]:
+        figure.text(
+            aside / width, 1 - (y + h * at) / height, text, rotation=270, ha="center", va=va,
+            fontsize=11 * 72 / DPI, family=FAMILY, color=hexed(colour), parse_math=False,
+        )  # fmt: skip

@@ -1,0 +1,72 @@
+"""Planes of an explanation that can be looked at: the scan itself, or three orthogonal slices of a volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from lucency.explanation import Explanation, peak_of
+from lucency.render.palette import Floats
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One plane: what it is called, the scan ``grey`` in 0..1 and the map, both float32 ``[rows, columns]``.
+
+    Attributes:
+        peak: row and column of the map's maximum; ``None`` where no pixel supports the answer.
+        spacing: millimetres between rows and between columns, where known.
+    """
+
+    name: str
+    grey: Floats
+    heatmap: Floats
+    peak: tuple[int, int] | None
+    spacing: tuple[float, float] | None
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Height and width in millimetres, or in pixels where the spacing is unknown."""
+        rows, columns = self.grey.shape
+        down, across = self.spacing or (1.0, 1.0)
+        return rows * down, columns * across
+
+
+def views(explanation: Explanation, heatmap: Floats | None = None) -> list[View]:
+    """The planes through the peak of ``heatmap`` (the explanation's own when ``None``)."""
+    shown = explanation.heatmap if heatmap is None else heatmap
+    grey = explanation.pixels.mean(0)
+    spacing = explanation.provenance["scan"]["spacing"]
+    found = peak_of(shown)
+    supported = bool(shown.max() > 0)
+    if shown.ndim == 2:
+        row, column = found
+        return [
+            View("", grey, shown, (row, column) if supported else None, None if spacing is None else tuple(spacing))
+        ]
+    names = ("slice", "row", "column")
+    planes = []
+    for axis, name in enumerate(names):
+        rest = [i for i in range(3) if i != axis]
+        at = (slice(None),) * axis + (found[axis],)
+        planes.append(
+            View(
+                f"{name} {found[axis]} of 0 to {shown.shape[axis] - 1}",
+                grey[at],
+                shown[at],
+                (found[rest[0]], found[rest[1]]) if supported else None,
+                None if spacing is None else (spacing[rest[0]], spacing[rest[1]]),
+            )
+        )
+    return planes
+
+
+def resized(plane: Floats, height: int, width: int) -> Floats:
+    """A plane ``[rows, columns]`` at another size, linear, antialiased when it shrinks."""
+    if plane.shape == (height, width):
+        return plane
+    image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
+    found: Floats = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return found
