@@ -235,7 +235,7 @@ def _read_dicom(path: Path) -> Scan:
         except RuntimeError as error:
             name = getattr(syntax, "name", syntax)
             raise ScanError(
-                f"{path} is compressed as {name}, and no installed decoder opens it ({str(error)[:90].splitlines()[0]}); "
+                f"{path} is compressed as {name}, and no decoder opens it ({str(error)[:90].splitlines()[0]}); "
                 "pip install 'lucency[dicom]' or export it uncompressed."
             ) from error
         notices: tuple[str, ...] = ()
