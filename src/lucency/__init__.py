@@ -21,7 +21,7 @@ _HOMES = {
     "read_scan": "lucency.reading",
 }
 
-__all__ = ["Explanation", "LucencyError", "Scan", "explain", "load_classifier", "read_scan"]
+__all__ = ["Explanation", "LucencyError", "Scan", "evaluate", "explain", "load_classifier", "read_scan"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,6 @@
 from lucency.errors import MissingExtraError
 
 try:
-    import imageio_ffmpeg  # noqa: F401
     import jinja2  # noqa: F401
     import matplotlib  # noqa: F401
 except ImportError as error:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
+from lucency.errors import MissingExtraError
 from lucency.explanation import Explanation
 from lucency.render.film import Film
 from lucency.render.output import written
@@ -35,6 +35,7 @@ def save_animation(recorder: Recorder, explanation: Explanation, path: str | Pat
     Raises:
         OutputError: when the file cannot be written; nothing half-written is left.
         ParameterError: when the recorder saw no step.
+        MissingExtraError: for MP4 without the ``mp4`` extra.
     """
     images = list(Film(recorder, explanation).images())
     held = [FIRST, *(1 for _ in images[2:]), LAST]
@@ -86,6 +87,12 @@ def _save_webp(images: Sequence[Image.Image], held: Sequence[int], path: Path) -
 
 
 def _save_mp4(images: Sequence[Image.Image], held: Sequence[int], path: Path) -> None:
+    try:
+        import imageio_ffmpeg
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "MP4 needs imageio-ffmpeg, which is not installed; run pip install 'lucency[mp4]', or take GIF or WebP."
+        ) from error
     writer = imageio_ffmpeg.write_frames(
         str(path), images[0].size, fps=RATE, codec="libx264", pix_fmt_out="yuv420p", quality=None, bitrate=None,
         macro_block_size=2, output_params=["-crf", "20", "-preset", "veryfast", "-movflags", "+faststart"],
