@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from lucency.cli.options import AsJson
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the shipped classifiers and how well they read."""
+    """List the shipped classifiers, what they read and how well."""
+    from lucency.classifier.loading import available_models
+    from lucency.cli.console import out, print_json
+
+    found = available_models()
+    if as_json:
+        print_json(found)
+        return
+    for about in found:
+        out.print(f"[bold]{about['name']}[/bold]  {about['architecture']}, {' x '.join(map(str, about['input_size']))}")
+        out.print(f"  classes: {', '.join(about['classes'])}")
+        for line in _auc(about.get("results", {})):
+            out.print(f"  {line}")
+        out.print(f"  [dim]model card: {about['card']}[/dim]")
+    out.print("\nOther models: a file (.onnx, TorchScript, .pt2) or torchxrayvision:NAME.")
+
+
+def _auc(results: Mapping[str, Any]) -> list[str]:
+    """What the training measured on its test part, for the class that the model is for."""
+    return [
+        f"AUC for effusion, {part}: {auc['auc']:.3f} (95 % interval {auc['low']:.3f} to {auc['high']:.3f})"
+        for part, auc in results.get("effusion", {}).items()
+    ]
