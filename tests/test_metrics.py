@@ -187,6 +187,10 @@ def test_several_maps_share_the_question_and_the_random_curve() -> None:
     assert [r["map"] for r in rows] == ["occlusion", "shapley", "random"]
     assert rows[0]["deletion"].value == both.curve("occlusion", "deletion").auc.value
     assert both.curve("shapley", "random").map == "random"
+    other = explain(scan, classifier, target=1, watch="logit", method=Occlusion(patch=4))
+    with pytest.raises(ParameterError, match="different classes"):
+        evaluate(scan, classifier, {"a": one, "b": other})
+    assert evaluate(scan, classifier, {"a": one, "b": other}, target=0, curves=["MoRF"]).question.name == "c0"
     # 20 x 14 pixels in regions of 5: the last column is cut off, and the whole is reached all the same.
     assert both.curve("occlusion", "MoRF").shares[-1] == pytest.approx(1)
     record = json.loads(json.dumps(both.as_dict(), allow_nan=False))

@@ -389,15 +389,14 @@ def _question(
     target: str | int | None,
     watch: str | None,
 ) -> Question:
-    asked = {Question(**m.provenance["question"]) for m in maps if isinstance(m, Explanation)}
-    if target is None and len({q.target for q in asked}) > 1:
+    asked = [m.provenance["question"] for m in maps if isinstance(m, Explanation)]
+    if target is None and len({q["target"] for q in asked}) > 1:
         raise ParameterError("These explanations are of different classes; say which target to watch.")
-    if watch is None and len({q.watch for q in asked}) > 1:
+    if watch is None and len({q["watch"] for q in asked}) > 1:
         raise ParameterError("These explanations watched different numbers; say what to watch.")
-    first = next(iter(asked), None)
-    if first is not None:
-        target = first.target if target is None else target
-        watch = first.watch if watch is None else watch
+    for question in asked[:1]:
+        target = question["target"] if target is None else target
+        watch = question["watch"] if watch is None else watch
     return Question.ask(classifier, scan, target, watch or "probability")
 
 
