@@ -216,7 +216,7 @@ def _read_dicom(path: Path) -> Scan:
             raise ScanError(f"{path} is not a DICOM file; check what it is.") from error
         if "PixelData" not in data:
             kind = getattr(getattr(data, "SOPClassUID", None), "name", "")
-            if not len(data):
+            if "SOPClassUID" not in data:
                 raise ScanError(f"{path} is not a DICOM file or is damaged; copy or export it again.")
             raise ScanError(f"{path} holds no picture ({kind or 'a DICOM file without pixel data'}); choose an image.")
         frames = int(getattr(data, "NumberOfFrames", 1) or 1)
