@@ -13,5 +13,6 @@ except ImportError as error:
 from lucency.render.animation import save_animation
 from lucency.render.overlay import overlay, save_overlay
 from lucency.render.recorder import Recorder
+from lucency.render.report import save_report
 
-__all__ = ["Recorder", "overlay", "save_animation", "save_overlay"]
+__all__ = ["Recorder", "overlay", "save_animation", "save_overlay", "save_report"]

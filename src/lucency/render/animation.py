@@ -26,7 +26,7 @@ LARGEST = 2_900_000
 """Bytes of a GIF."""
 
 
-def save_animation(recorder: Recorder, explanation: Explanation, path: str | Path) -> Path:
+def save_animation(explanation: Explanation, recorder: Recorder, path: str | Path) -> Path:
     """Writes what the recorder saw as GIF, WebP or MP4, told by the suffix.
 
     Three panels: the scan, the scan as it was perturbed at this step, and the map, curve or scatter growing; four
@@ -37,7 +37,7 @@ def save_animation(recorder: Recorder, explanation: Explanation, path: str | Pat
         ParameterError: when the recorder saw no step.
         MissingExtraError: for MP4 without the ``mp4`` extra.
     """
-    images = list(Film(recorder, explanation).images())
+    images = list(Film(explanation, recorder).images())
     held = [FIRST, *(1 for _ in images[2:]), LAST]
     with written(path, ANIMATIONS) as part:
         match part.suffix.lower():

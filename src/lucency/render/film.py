@@ -45,7 +45,7 @@ class Film:
         ParameterError: when the recorder saw no step, or the steps of another scan.
     """
 
-    def __init__(self, recorder: Recorder, explanation: Explanation) -> None:
+    def __init__(self, explanation: Explanation, recorder: Recorder) -> None:
         self.frames = recorder.frames
         if not self.frames:
             raise ParameterError("The recorder has seen no step; pass it to explain() as on_step.")

@@ -34,12 +34,14 @@ class View:
         return rows * down, columns * across
 
 
-def views(explanation: Explanation, heatmap: Floats | None = None) -> list[View]:
-    """The planes through the peak of ``heatmap`` (the explanation's own when ``None``)."""
+def views(
+    explanation: Explanation, heatmap: Floats | None = None, through: tuple[int, ...] | None = None
+) -> list[View]:
+    """The planes of ``heatmap`` (the explanation's own when ``None``) through its peak, or through that point."""
     shown = explanation.heatmap if heatmap is None else heatmap
     grey = explanation.pixels.mean(0)
     spacing = explanation.provenance["scan"]["spacing"]
-    found = peak_of(shown)
+    found = through or peak_of(shown)
     supported = bool(shown.max() > 0)
     if shown.ndim == 2:
         row, column = found

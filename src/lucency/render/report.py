@@ -1,0 +1,147 @@
+"""The report: one page about one explanation that opens from disk and needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lucency.explanation import Explanation
+from lucency.render.lettering import signed
+from lucency.render.overlay import NOTICE, Shown, shown
+from lucency.render.page import film_uri, how_made, layer_uri, save_page, scan_uri, size_of, spoken
+from lucency.render.palette import Scale
+from lucency.render.views import views
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One plane of the scan: its picture, and where the maximum of the map lies in it, in per cent of the sides."""
+
+    name: str
+    scan: str
+    width: int
+    height: int
+    peak: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One map: a transparent picture for each plane."""
+
+    name: str
+    unit: str
+    signed: bool
+    high: str
+    low: str
+    pictures: tuple[str, ...]
+
+
+def save_report(
+    explanation: Explanation,
+    path: str | Path,
+    *,
+    animation: str | Path | None = None,
+    verdict: str | None = None,
+    command: str | None = None,
+    notices: Sequence[str] = (),
+) -> Path:
+    """Writes the report.
+
+    Args:
+        animation: a GIF, WebP or MP4 that :func:`save_animation` wrote; it becomes part of the page.
+        verdict: whether the map can be trusted, in plain words.
+        command: what was typed to make it.
+        notices: what reading the scan had to decide.
+
+    Raises:
+        OutputError: when the animation cannot be read or the page cannot be written.
+    """
+    planes = views(explanation)
+    sizes = [size_of(p) for p in planes]
+    maps = [shown(explanation), *(shown(explanation, name) for name in explanation.also)]
+    if explanation.standard_error is not None:
+        maps += [sure(explanation), shown(explanation, "standard error")]
+    film = None if animation is None else Path(animation)
+    probabilities = sorted(explanation.probabilities.items(), key=lambda kv: -kv[1])
+    return save_page(
+        "report.html",
+        path,
+        title=f"{explanation.target}: {explanation.provenance['method']['title']}",
+        explanation=explanation,
+        about=explanation.provenance,
+        verdict=verdict,
+        warnings=warnings(explanation, notices),
+        maximum=maximum(explanation),
+        minimum=signed(float(explanation.heatmap.min())),
+        stages=[
+            Stage(
+                plane.name,
+                scan_uri(plane, size),
+                size[1],
+                size[0],
+                None
+                if plane.peak is None
+                else (
+                    100 * (plane.peak[1] + 0.5) / plane.grey.shape[1],
+                    100 * (plane.peak[0] + 0.5) / plane.grey.shape[0],
+                ),
+            )
+            for plane, size in zip(planes, sizes, strict=True)
+        ],
+        layers=[_layer(explanation, what, sizes) for what in maps],
+        film=None if film is None else film_uri(film),
+        film_is_video=film is not None and film.suffix.lower() == ".mp4",
+        probabilities=probabilities,
+        facts=[(k.replace("_", " "), spoken(v)) for k, v in explanation.facts.items() if k != "warning"],
+        made=how_made(explanation.provenance),
+        command=command,
+        notice=NOTICE,
+    )
+
+
+def warnings(explanation: Explanation, notices: Sequence[str] = ()) -> list[str]:
+    """What a reader must know before trusting the map."""
+    found = []
+    if not explanation.complete:
+        found.append("The method was stopped before its end; this is the map so far.")
+    if "warning" in explanation.facts:
+        found.append(str(explanation.facts["warning"]))
+    if not explanation.heatmap.max() > 0:
+        found.append("No pixel of the map supports the answer.")
+    return [*found, *notices]
+
+
+def maximum(explanation: Explanation) -> str:
+    """Where the map is highest, how high, and how sure that is."""
+    if not explanation.heatmap.max() > 0:
+        return "none"
+    axes = ("slice", "row", "column")[-explanation.heatmap.ndim :]
+    where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, explanation.peak, strict=True))
+    said = signed(float(explanation.heatmap[explanation.peak]))
+    if explanation.standard_error is not None:
+        said += f" ± {float(explanation.standard_error[explanation.peak]):.2g}"
+    return f"{said} at {where}"
+
+
+def sure(explanation: Explanation) -> Shown:
+    """The heatmap without what lies within two standard errors of zero."""
+    assert explanation.standard_error is not None
+    whole = shown(explanation)
+    kept = np.where(np.abs(whole.heatmap) > 2 * explanation.standard_error, whole.heatmap, np.float32(0))
+    return Shown(kept, "Only beyond 2 standard errors", whole.unit)
+
+
+def _layer(explanation: Explanation, what: Shown, sizes: Sequence[tuple[int, int]]) -> Layer:
+    scale = Scale.of(what.heatmap)
+    planes = views(explanation, what.heatmap, through=explanation.peak)
+    return Layer(
+        what.name or explanation.provenance["method"]["title"],
+        what.unit,
+        what.signed,
+        signed(scale.limit) if what.signed else f"{scale.limit:.3g}",
+        signed(-scale.limit) if what.signed else "0",
+        tuple(layer_uri(p.heatmap, scale, size) for p, size in zip(planes, sizes, strict=True)),
+    )
