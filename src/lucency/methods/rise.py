@@ -11,7 +11,7 @@ score off first, which leaves the order of the pixels in expectation as it is an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -64,57 +64,62 @@ class Rise(Method):
         def perturbed(coin: Tensor, shift: Tensor) -> Tensor:
             return probe.removed(grids.masks(coin, shift))[0]
 
-        sums = torch.zeros((3, 3, *probe.grid), dtype=torch.float64, device=device)
-        seen = 0
-        for coin, shift in zip(
-            torch.split(coins, probe.batch_size), torch.split(shifts, probe.batch_size), strict=True
-        ):
-            coin, shift = coin.to(device), shift.to(device)
+        sums = torch.zeros((3, 2, *probe.grid), dtype=torch.float64, device=device)
+        scores = probe.clean.new_empty(0)
+        for which in torch.split(torch.arange(self.samples), probe.batch_size):
+            coin, shift = coins[which].to(device), shifts[which].to(device)
             masks = grids.masks(coin, shift)
-            scores = probe.scores(masks)[:, 0]
-            sums = sums + moments(scores, masks)
-            seen += len(scores)
+            now = probe.scores(masks)[:, 0]
+            scores = torch.cat([scores, now])
+            sums = sums + moments(now, masks)
+            n = len(scores)
+            f = [float((scores.double() ** a).mean()) for a in (1, 2)]
+            # Built at once, for it is one small map and its ingredients are six.
+            heatmap = expected_score(sums[:2, 0] / n, f[0], self.p, self.centre)
             yield Step(
-                done=seen / self.samples,
+                done=n / self.samples,
                 evaluations=probe.evaluations,
-                score=float(scores[-1]),
-                heatmap=partial(expected_score, sums, self.p, self.centre),
+                score=float(now[-1]),
+                heatmap=heatmap.clone,
                 perturbed=partial(perturbed, coin[-1:], shift[-1:]),
-                standard_error=partial(standard_error, sums, self.p, self.centre) if seen > 1 else None,
-                facts={"masks": seen, "mean score": float(sums[1, 0].flatten()[0]) / seen},
+                standard_error=partial(standard_error, sums, n, f, self.p, self.centre) if n > 1 else None,
+                facts={"masks": n, "mean score": f[0]},
             )
 
 
 def moments(scores: Tensor, masks: Tensor) -> Tensor:
-    """``sum_i f_i^a M_i(u)^b`` for a, b = 0, 1, 2: float64 ``[3, 3, *grid]`` from ``[B]`` and ``[B, *grid]``."""
+    """``sum_i f_i^a M_i(u)^b`` for a = 0, 1, 2 and b = 1, 2: float64 ``[3, 2, *grid]`` from ``[B]``, ``[B, *grid]``."""
     m = masks.double()
     f = torch.stack([scores.double() ** a for a in range(3)])
-    return torch.stack([torch.einsum("ai,i...->a...", f, m**b) for b in range(3)], 1)
+    return torch.stack([torch.einsum("ai,i...->a...", f, power) for power in (m, m * m)], 1)
 
 
-def expected_score(sums: Tensor, p: float, centre: bool) -> Tensor:
-    """Equation 6, float32 ``[*grid]``, from :func:`moments`; centred: the covariance of score and mask over p."""
-    n = sums[0, 0]
-    mean = sums[1, 1] / n
-    if centre:
-        mean = mean - sums[1, 0] * sums[0, 1] / n**2
+def expected_score(e: Tensor, f: float, p: float, centre: bool) -> Tensor:
+    """Equation 6, float32 ``[*grid]``, from ``e`` ``[2, *grid]``, the mean of M and of f M, and the mean score ``f``.
+
+    Centred, it is the covariance of score and mask over p.
+    """
+    mean = e[1] - f * e[0] if centre else e[1]
     return (mean / p).float()
 
 
-def standard_error(sums: Tensor, p: float, centre: bool) -> Tensor:
-    """Standard error of :func:`expected_score`, float32 ``[*grid]``: the spread of what is averaged over sqrt(N)."""
-    n = sums[0, 0]
+def standard_error(sums: Tensor, n: int, f: Sequence[float], p: float, centre: bool) -> Tensor:
+    """Standard error of :func:`expected_score`, float32 ``[*grid]``: the spread of what is averaged, over sqrt(N).
+
+    Args:
+        sums: of :func:`moments` over the ``n`` masks.
+        f: mean score and mean squared score.
+    """
     e = sums / n
-    mean = e[1, 1]
-    square = e[2, 2]
+    mean, square = e[1, 0], e[2, 1]
     if centre:
         # E[(f - mean f)^2 (M - mean M)^2], written out in moments around zero.
-        f, m = e[1, 0], e[0, 1]
-        mean = e[1, 1] - f * m
+        m = e[0, 0]
+        mean = e[1, 0] - f[0] * m
         square = (
-            e[2, 2] - 2 * m * e[2, 1] + m**2 * e[2, 0]
-            - 2 * f * (e[1, 2] - 2 * m * e[1, 1] + m**2 * e[1, 0])
-            + f**2 * (e[0, 2] - m**2)
+            e[2, 1] - 2 * m * e[2, 0] + m**2 * f[1]
+            - 2 * f[0] * (e[1, 1] - 2 * m * e[1, 0] + m**2 * f[0])
+            + f[0] ** 2 * (e[0, 1] - m**2)
         )  # fmt: skip
     variance = (square - mean**2).clamp_min(0) / (n - 1)
     return (variance.sqrt() / p).float()
