@@ -54,7 +54,7 @@ def phantom(seed: int) -> tuple[Scan, NDArray[np.bool_], float, str]:
     """A scan with 100 to 800 ml of fluid, where at least 5 mm of it lie, the volume in ml and the side."""
     rng = np.random.default_rng([seed, 77])
     volume, side = float(rng.uniform(100, 800)), str(rng.choice(["left", "right"]))
-    made = simulate(seed, volume, side, SIZE)  # type: ignore[arg-type]
+    made = simulate(seed, volume_ml=volume, side=side, size=SIZE)
     scan = Scan(torch.from_numpy(made.image)[None], spacing=made.spacing_mm, source=f"phantom {seed}, {volume:.0f} ml")
     return scan, made.truth_mm >= FLUID_MM, volume, side
 
