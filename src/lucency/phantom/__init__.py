@@ -1,5 +1,6 @@
-"""A simulated chest radiograph with an exactly known effusion, for truth."""
+"""A simulated chest radiograph whose pleural fluid is known exactly, ray by ray."""
 
-from lucency.phantom.simulate import Anatomy, Phantom, PhantomParameters, simulate
+from lucency.phantom.parameters import PhantomParameters
+from lucency.phantom.simulate import Anatomy, Phantom, simulate
 
 __all__ = ["Anatomy", "Phantom", "PhantomParameters", "simulate"]
