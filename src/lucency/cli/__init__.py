@@ -22,16 +22,11 @@ def main(arguments: list[str] | None = None) -> None:
             if error.name not in ("typer", "rich"):
                 raise
             _fail("The command line needs one more package; run pip install 'lucency[cli]'.", USAGE)
-        app(arguments, prog_name="lucency")
+        app(arguments, prog_name="lucency", obj=arguments)
     except LucencyError as error:
         _fail(str(error), UNWRITTEN if isinstance(error, OutputError) else USAGE, kind=error, arguments=arguments)
     except KeyboardInterrupt:
         _fail("Interrupted.", INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read the output has left (`lucency methods | head`), which is no fault; Python's own flush at
-        # exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(OK)
     except Exception as error:
         if os.environ.get("LUCENCY_DEBUG"):
             traceback.print_exc()

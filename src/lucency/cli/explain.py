@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +36,7 @@ class Animation(StrEnum):
 
 
 def explain(
+    context: typer.Context,
     scan: ScanFile,
     model: Model = DEFAULT_MODEL,
     target: Target = None,
@@ -63,13 +65,14 @@ def explain(
     explanation.lucency. Ctrl-C stops after the current step and keeps the map so far.
     """
     from lucency import explain as run
-    from lucency import load_classifier, read_scan
+    from lucency import read_scan
     from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress
+    from lucency.cli.model import classifier_named
     from lucency.cli.settings import method_with
 
     how = method_with(method, settings or [], removal)
     picture = read_scan(scan)
-    classifier = load_classifier(model)
+    classifier = classifier_named(model)
     recorder = _recorder() if folder is not None and animation is not Animation.none else None
 
     with progress() as bar, cancelled_by_ctrl_c() as cancelled:
@@ -92,7 +95,10 @@ def explain(
             on_step=on_step,
             cancel=cancelled,
         )
-        files = [] if folder is None else _write(folder, explanation, recorder, animation)
+        files = []
+        if folder is not None:
+            command = shlex.join(["lucency", *context.obj])
+            files = _write(folder, explanation, recorder, animation, command, picture.notices)
 
     if as_json:
         print_json(record(explanation, picture.notices, files))
@@ -109,7 +115,14 @@ def _recorder() -> Recorder:
     return Recorder()
 
 
-def _write(folder: Path, explanation: Explanation, recorder: Recorder | None, animation: Animation) -> list[Path]:
+def _write(
+    folder: Path,
+    explanation: Explanation,
+    recorder: Recorder | None,
+    animation: Animation,
+    command: str,
+    notices: tuple[str, ...],
+) -> list[Path]:
     import numpy as np
 
     from lucency.cli.folder import results
@@ -122,7 +135,7 @@ def _write(folder: Path, explanation: Explanation, recorder: Recorder | None, an
         film = None
         if recorder is not None:
             film = save_animation(explanation, recorder, place / f"animation.{animation}")
-        save_report(explanation, place / "report.html", animation=film)
+        save_report(explanation, place / "report.html", animation=film, command=command, notices=notices)
         names = sorted(file.name for file in place.iterdir())
     return [folder / name for name in names]
 

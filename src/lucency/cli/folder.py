@@ -27,6 +27,9 @@ def results(folder: Path) -> Iterator[Path]:
         for file in sorted(stage.iterdir()):
             file.replace(folder / file.name)
         made = False
+    except OutputError as error:
+        # The user named the folder, and never saw the place inside it.
+        raise OutputError(str(error).replace(str(stage), str(folder))) from error
     except OSError as error:
         raise OutputError(
             f"The results cannot be written to {folder} ({error.strerror or error}); "

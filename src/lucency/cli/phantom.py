@@ -26,7 +26,7 @@ class Side(StrEnum):
 
 
 def phantom(
-    folder: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to; made if missing.")],
+    folder: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to.")],
     seed: Seed = 0,
     volume: Annotated[float, typer.Option(metavar="ML", help="Pleural fluid in ml on each affected side.")] = 300.0,
     side: Annotated[Side, typer.Option(help="The patient's side that the fluid is on.")] = Side.right,
@@ -36,14 +36,14 @@ def phantom(
     ] = None,
     cardiomegaly: Annotated[
         bool | None,
-        typer.Option("--cardiomegaly/--no-cardiomegaly", help="A heart that is too large; the seed decides if left out."),
+        typer.Option("--cardiomegaly/--no-cardiomegaly", help="Too large a heart; the seed decides if left out."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a frontal chest radiograph with a known effusion, and the same patient without it.
 
-    DIR gets scan.png (16 bit), scan.npy, truth.npy (length of each ray in fluid, mm), twin.npy (the same patient without
-    the fluid) and phantom.json (every parameter), all on one grid.
+    DIR gets scan.png (16 bit), scan.npy, truth.npy (length of each ray in fluid, mm), twin.npy (the same patient
+    without the fluid) and phantom.json (every parameter), all on one grid.
     """
     import numpy as np
     from PIL import Image
@@ -52,7 +52,7 @@ def phantom(
     from lucency.cli.folder import results
     from lucency.phantom import simulate
 
-    made = simulate(seed, volume, side.value, size, nodules=nodules, cardiomegaly=cardiomegaly)
+    made = simulate(seed, volume_ml=volume, side=side.value, size=size, nodules=nodules, cardiomegaly=cardiomegaly)
     about = made.parameters.to_dict() | {
         "spacing_mm": list(made.spacing_mm),
         "fluid_pixels": int((made.truth_mm > 0).sum()),

@@ -1,0 +1,293 @@
+"""The command line: what it prints, what it leaves, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from lucency import Explanation
+from lucency.cli import main
+from lucency.cli.settings import method_with
+from lucency.errors import ParameterError
+from lucency.masks import Slic
+from lucency.masks.superpixels import Quickshift
+from lucency.methods import METHODS, Step
+from lucency.methods.occlusion import Occlusion
+from lucency.removal import Blur, Constant
+
+
+class Box(nn.Module):
+    """Finds fluid at the lower left of 32 x 32 pixels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inside = 8 * x[:, :, 18:26, 4:12].flatten(1).mean(1) - 2
+        return torch.stack([inside, torch.zeros_like(inside)], 1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("model") / "box.pt2"
+    batch = torch.export.Dim("batch")
+    torch.export.save(
+        torch.export.export(Box().eval(), (torch.zeros(2, 1, 32, 32),), dynamic_shapes=({0: batch},)), path
+    )
+    about = {"classes": ["fluid", "none"], "input_size": [32, 32], "channels": 1}
+    path.with_suffix(".json").write_text(json.dumps(about))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("scan") / "scan.png"
+    grey = np.random.default_rng(0).uniform(0.4, 0.6, (64, 96))
+    grey[36:52, 12:36] = 0.9
+    Image.fromarray((grey * 65535).astype(np.uint16)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def lucency(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command in this process and gives its exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(a) for a in arguments])
+        shown = capsys.readouterr()
+        return int(end.value.code or 0), shown.out, shown.err
+
+    return run
+
+
+def test_explain_leaves_everything(lucency: Any, model: str, scan: str, tmp_path: Path) -> None:
+    arguments = [
+        "explain",
+        scan,
+        "--model",
+        model,
+        "--set",
+        "patch=8",
+        "--out",
+        str(tmp_path / "new" / "out"),
+        "--json",
+    ]
+    code, out, err = lucency(*arguments)
+    assert (code, err) == (0, "")
+    (line,) = out.splitlines()
+    found = json.loads(line)
+    assert found["target"] == "fluid"
+    row, column = found["peak"]
+    assert 36 <= row < 52
+    assert 12 <= column < 36
+    assert found["probability"] == pytest.approx(found["probabilities"]["fluid"])
+    assert found["evaluations"] > 49
+    assert found["parameters"]["patch"] == 8
+    assert found["complete"] is True
+    assert {Path(f).name for f in found["files"]} == {
+        "heatmap.npy",
+        "overlay.png",
+        "animation.gif",
+        "report.html",
+        "explanation.lucency",
+    }
+    assert {f.name for f in (tmp_path / "new" / "out").iterdir()} == {Path(f).name for f in found["files"]}
+    heatmap = np.load(tmp_path / "new" / "out" / "heatmap.npy")
+    assert heatmap.shape == (64, 96)
+    kept = Explanation.load(tmp_path / "new" / "out" / "explanation.lucency")
+    assert np.array_equal(kept.heatmap, heatmap)
+    assert list(kept.peak) == found["peak"]
+
+
+def test_explain_for_a_reader(lucency: Any, model: str, scan: str) -> None:
+    code, out, _ = lucency(
+        "explain", scan, "--model", model, "--method", "rise", "--set", "samples=32", "--target", "1"
+    )
+    assert code == 0
+    assert out.startswith("none: probability 0.")
+    assert "RISE" in out
+    assert "evaluations" in out
+
+
+def test_a_budget_stops_early(lucency: Any, model: str, scan: str) -> None:
+    code, out, _ = lucency("explain", scan, "--model", model, "--set", "patch=1", "--budget", "1ms", "--json")
+    assert code == 0
+    assert json.loads(out)["complete"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["explain", "nowhere.png"], 2, "nowhere.png"),
+        (["explain", "SCAN", "--model", "lucency:nothing"], 2, "lucency:nothing"),
+        (["explain", "SCAN", "--model", "MODEL", "--target", "fracture"], 2, "it knows fluid, none"),
+        (["explain", "SCAN", "--model", "MODEL", "--method", "magic"], 2, "use one of"),
+        (["explain", "SCAN", "--model", "MODEL", "--set", "patch"], 2, "key=value"),
+        (["explain", "SCAN", "--model", "MODEL", "--set", "pach=3"], 2, "it has patch, stride"),
+        (["explain", "SCAN", "--model", "MODEL", "--set", "patch=999"], 2, "does not fit"),
+        (["explain", "SCAN", "--model", "MODEL", "--removal", "magic"], 2, "blur"),
+        (["explain", "SCAN", "--model", "MODEL", "--budget", "soon"], 2, "300ms"),
+        (["explain", "SCAN", "--model", "MODEL", "--device", "abacus"], 2, "use auto"),
+        (["explain", "SCAN", "--model", "MODEL", "--watch", "birds"], 2, "probability"),
+        (["explain", "SCAN", "--model", "MODEL", "--out", "SCAN"], 3, "cannot be written"),
+        (["explain", "SCAN", "--model", "MODEL", "--out", "SCAN/below"], 3, "cannot be written"),
+        (["phantom", "--volume", "-1", "--out", "OUT"], 2, "ml"),
+        (["phantom", "--size", "1", "--out", "OUT"], 2, "pixels"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(
+    lucency: Any, model: str, scan: str, tmp_path: Path, arguments: list[str], code: int, says: str
+) -> None:
+    places = {"SCAN": scan, "MODEL": model, "OUT": str(tmp_path / "out"), "SCAN/below": f"{scan}/below"}
+    ended, out, err = lucency(*(places.get(a, a) for a in arguments))
+    assert (ended, out) == (code, "")
+    (line,) = err.splitlines()
+    assert says in line
+    assert not (tmp_path / "out").exists()
+    ended, out, _ = lucency(*(places.get(a, a) for a in arguments), "--json")
+    assert ended == code
+    assert json.loads(out)["error"] == line
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["explain"], ["explain", "a.png", "--sed", "3"], ["explain", "a.png", "--seed", "x"], ["paint"]]
+)
+def test_wrong_usage(lucency: Any, arguments: list[str]) -> None:
+    code, _, err = lucency(*arguments)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_a_fault_is_one_sentence_and_its_place_on_request(
+    lucency: Any, monkeypatch: pytest.MonkeyPatch, model: str, scan: str
+) -> None:
+    def broken(self: Occlusion, *_: object) -> None:
+        raise RuntimeError("the tube\nis empty")
+
+    monkeypatch.setattr(Occlusion, "steps", broken)
+    code, _, err = lucency("explain", scan, "--model", model)
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    assert "RuntimeError: the tube is empty" in err
+    monkeypatch.setenv("LUCENCY_DEBUG", "1")
+    assert "Traceback" in lucency("explain", scan, "--model", model)[2]
+
+
+def test_a_full_disk_leaves_nothing(
+    lucency: Any, monkeypatch: pytest.MonkeyPatch, model: str, scan: str, tmp_path: Path
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    kept = tmp_path / "kept.txt"
+    kept.touch()
+    monkeypatch.setattr(Explanation, "save", full)
+    code, _, err = lucency("explain", scan, "--model", model, "--out", tmp_path)
+    assert code == 3
+    assert "No space left on device" in err
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_ctrl_c_keeps_the_map_so_far(
+    lucency: Any, monkeypatch: pytest.MonkeyPatch, model: str, scan: str, tmp_path: Path
+) -> None:
+    whole = Occlusion.steps
+
+    def interrupted(self: Occlusion, *arguments: Any) -> Iterator[Step]:
+        for i, step in enumerate(whole(self, *arguments)):
+            if i == 2:
+                signal.raise_signal(signal.SIGINT)
+            yield step
+
+    monkeypatch.setattr(Occlusion, "steps", interrupted)
+    code, out, _ = lucency(
+        "explain",
+        scan,
+        "--model",
+        model,
+        "--set",
+        "patch=2",
+        "--set",
+        "order=spread",
+        "--out",
+        tmp_path / "o",
+        "--json",
+    )
+    assert code == 130
+    assert json.loads(out)["complete"] is False
+    assert Explanation.load(tmp_path / "o" / "explanation.lucency").heatmap.any()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_phantom_leaves_scan_truth_and_twin(lucency: Any, tmp_path: Path) -> None:
+    code, out, _ = lucency("phantom", "--seed", "3", "--volume", "300", "--size", "128", "--out", tmp_path, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert {Path(f).name for f in found["files"]} == {"scan.png", "scan.npy", "truth.npy", "twin.npy", "phantom.json"}
+    image, truth, twin = (np.load(tmp_path / f"{name}.npy") for name in ("scan", "truth", "twin"))
+    assert image.shape == truth.shape == twin.shape == (128, 128)
+    assert truth.max() > 10
+    assert image[truth > 10].mean() > twin[truth > 10].mean()
+    png = np.asarray(Image.open(tmp_path / "scan.png"))
+    assert png.dtype == np.uint16
+    assert np.abs(png / 65535 - image).max() < 1e-4
+    assert json.loads((tmp_path / "phantom.json").read_text())["seed"] == 3
+
+
+def test_every_method_is_listed_with_its_parameters(lucency: Any) -> None:
+    found = json.loads(lucency("methods", "--json")[1])
+    assert [row["name"] for row in found] == list(METHODS)
+    shown = lucency("methods")[1]
+    for row in found:
+        assert f"{row['name']}  {row['title']}, {row['paper']}" in shown
+        assert all(f"{name}=" in shown for name in row["parameters"])
+
+
+def test_settings() -> None:
+    how = method_with("occlusion", ["removal.sigma=3", "patch=4,6", "stride=15mm", "features=no"], removal="blur")
+    assert how == Occlusion(patch=(4, 6), stride="15mm", removal=Blur(3.0), features=False)
+    how = method_with("lime", ["superpixels=quickshift", "superpixels.ratio=0.5", "removal=constant"])
+    assert (how.superpixels, how.removal) == (Quickshift(ratio=0.5), Constant())
+    assert method_with("lime", ["superpixels.count=9"]).superpixels == Slic(count=9)
+    assert method_with("integrated_gradients", ["others=mean,blur"]).others[1] == Blur()
+    assert method_with("occlusion", ["stride=none"]).stride is None
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "says"),
+    [
+        ("occlusion", "features=perhaps", "true or false"),
+        ("occlusion", "order=backwards", "raster or spread"),
+        ("occlusion", "patch.x=1", "has no parameter 'x'; it has none"),
+        ("occlusion", "removal.sigma=1", "the removal 'constant' has no parameter 'sigma'; it has value"),
+        ("lime", "samples=1.5", "a whole number"),
+        ("lime", "superpixels=drawn", "slic"),
+        ("igos", "area=big", "a number"),
+    ],
+)
+def test_bad_settings_name_what_there_is(method: str, setting: str, says: str) -> None:
+    with pytest.raises(ParameterError, match="(?i)" + says):
+        method_with(method, [setting])
+
+
+def test_the_json_beside_a_model_is_checked(lucency: Any, scan: str, tmp_path: Path, model: str) -> None:
+    copy = tmp_path / "box.pt2"
+    copy.write_bytes(Path(model).read_bytes())
+    for text in ("[", '{"colour": 1}', '{"input_size": [32, 32], "mean": "x"}', "3"):
+        copy.with_suffix(".json").write_text(text)
+        code, _, err = lucency("explain", scan, "--model", copy)
+        assert code == 2
+        assert "does not describe a model" in err
+
+
+def test_json_has_no_nan() -> None:
+    from lucency.cli.console import _plain
+
+    assert _plain({"a": [float("nan"), 1.0], "b": (float("inf"),)}) == {"a": [None, 1.0], "b": [None]}
