@@ -45,7 +45,7 @@ Record = dict[str, Any]
 def contestants() -> dict[str, Method | None]:
     """Every method with its defaults, RISE in both its forms, and a map of noise that knows nothing."""
     rows: dict[str, Method | None] = {name: cls() for name, cls in METHODS.items()}
-    rows["rise, centred"] = Rise(centre=True)
+    rows["rise, not centred"] = Rise(centre=False)
     rows[NOTHING] = None
     return rows
 

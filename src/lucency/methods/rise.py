@@ -5,8 +5,9 @@ The scan is multiplied by many smooth random masks. A pixel matters if the score
     S(u) = 1 / (N p) sum_i f(x . M_i) M_i(u)                                                    (equation 6)
 
 The paper's masks (7 x 7 cells, here the 8 x 8 of the authors' code, p = 0.5) and numbers (4,000 for VGG-16, 8,000
-for ResNet-50). S is an expected score, so it lies around the mean score and not around zero; ``centre`` takes the mean
-score off first, which leaves the order of the pixels in expectation as it is and removes most of the noise.
+for ResNet-50). S is an expected score, so it lies around the mean score and every pixel seems to support the answer. A
+map here is positive where it does so more than average: the mean score is taken off first, which leaves the order of
+the pixels in expectation as it is and removes most of the noise. ``centre=False`` gives the equation as it stands.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ class Rise(Method):
         cells: coin flips along each axis of a mask.
         p: chance that a cell is visible.
         removal: what stands where a mask is 0 (the authors' multiplication is black).
-        centre: map the score above its mean, around zero, instead of the paper's expected score.
+        centre: map how far the expected score lies above its mean, around zero, instead of the paper's expected score.
     """
 
     name: ClassVar[str] = "rise"
     title: ClassVar[str] = "RISE"
     paper: ClassVar[str] = "Petsiuk et al., BMVC 2018"
-    unit: ClassVar[str] = "expected score when visible"
+    unit: ClassVar[str] = "expected score when visible, less its mean"
 
     samples: int = 4000
     cells: int = 8
     p: float = 0.5
     removal: Removal = field(default_factory=Constant)
-    centre: bool = False
+    centre: bool = True
 
     def __post_init__(self) -> None:
         if self.samples < 2:
