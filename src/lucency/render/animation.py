@@ -37,9 +37,9 @@ def save_animation(explanation: Explanation, recorder: Recorder, path: str | Pat
         ParameterError: when the recorder saw no step.
         MissingExtraError: for MP4 without the ``mp4`` extra.
     """
-    images = list(Film(explanation, recorder).images())
-    held = [FIRST, *(1 for _ in images[2:]), LAST]
     with written(path, ANIMATIONS) as part:
+        images = list(Film(explanation, recorder).images())
+        held = [FIRST, *(1 for _ in images[2:]), LAST]
         match part.suffix.lower():
             case ".gif":
                 _save_gif(images, held, part)

@@ -22,11 +22,12 @@ def written(path: str | Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     # The suffix stays last: writers tell the format from it.
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
+        # A place that cannot be written is found out before the work, and not by a writer that says it badly.
+        part.touch()
         yield part
         part.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror or error}); free space or choose another place."
-        ) from error
+        why = error.strerror or next(iter(str(error).splitlines()), "no reason given")
+        raise OutputError(f"{path} cannot be written ({why}); free space or choose another place.") from error
     finally:
         part.unlink(missing_ok=True)

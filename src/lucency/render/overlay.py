@@ -113,8 +113,8 @@ def save_overlay(
         OutputError: when the file cannot be written; nothing half-written is left.
         ParameterError: as :func:`overlay` does.
     """
-    figure = overlay(explanation, which=which, opacity=opacity)
     with written(path, IMAGES) as part:
+        figure = overlay(explanation, which=which, opacity=opacity)
         figure.savefig(part, dpi=SAVED_DPI, facecolor=figure.get_facecolor())
     return Path(path)
 

@@ -1,0 +1,357 @@
+"""Pictures: what they must show, how large they may be, and what happens when they cannot be written."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from lucency import Explanation, Scan, explain
+from lucency.errors import OutputError, ParameterError
+from lucency.methods import Step
+from lucency.methods.integrated_gradients import IntegratedGradients
+from lucency.methods.lime import Lime
+from lucency.methods.occlusion import Occlusion
+from lucency.removal import Noise
+from lucency.render import Recorder, overlay, palette, save_animation, save_overlay, save_report
+from lucency.render.film import Film
+from lucency.render.overlay import nice_length
+from lucency.render.recorder import FRAMES, SHARE
+from nets import Window, classifier_of
+
+
+def explained(
+    shape: tuple[int, ...] = (40, 36), recorder: Recorder | None = None, **how: object
+) -> tuple[Explanation, Recorder]:
+    recorder = recorder or Recorder()
+    pixels = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25
+    scan = Scan(pixels, spacing=(0.5,) * len(shape))
+    window = Window(*((n // 2, n // 2 + 4) for n in shape))
+    method = how.pop("method", Occlusion(patch=4, stride=4))
+    return explain(scan, classifier_of(window), target=0, method=method, on_step=recorder, **how), recorder  # type: ignore[arg-type]
+
+
+def step(i: int, of: int, counts: dict[str, int]) -> Step:
+    def build(what: str) -> Callable[[], torch.Tensor]:
+        def count() -> torch.Tensor:
+            counts[what] = counts.get(what, 0) + 1
+            return torch.full((1, 6, 6) if what == "perturbed" else (6, 6), float(i))
+
+        return count
+
+    return Step((i + 1) / of, i + 1, float(i), build("heatmap"), build("perturbed"), point=(float(i), float(i)))
+
+
+@given(steps=st.integers(1, 3000), most=st.integers(2, 60))
+@settings(max_examples=40, deadline=None)
+def test_frames_are_bounded_even_and_end_with_the_last_step(steps: int, most: int) -> None:
+    recorder = Recorder(most)
+    counts: dict[str, int] = {}
+    for i in range(steps):
+        recorder(step(i, steps, counts))
+    frames = [int(f.score) for f in recorder.frames]
+    assert len(frames) <= most
+    assert len(frames) >= min(steps, most // 2)
+    assert frames[0] == 0
+    assert frames[-1] == steps - 1
+    assert len(set(np.diff(frames[:-1]))) <= 1
+    assert len(recorder.points) <= 1001
+    assert recorder.points[-1][1] == (steps - 1, steps - 1)
+
+
+def test_a_dropped_step_is_never_built_and_no_perturbed_scan_during_the_run() -> None:
+    recorder = Recorder(10)
+    counts: dict[str, int] = {}
+    for i in range(1000):
+        recorder(step(i, 1000, counts))
+    # A step that was kept for a while may have been built: 10 at first, then half as many for each doubling.
+    assert counts.get("heatmap", 0) <= 10 + 5 * 8
+    assert "perturbed" not in counts
+    for frame in recorder.frames:
+        frame.perturbed.settle()
+        frame.perturbed.settle()
+    assert counts["perturbed"] == len(recorder.frames)
+
+
+def test_a_slow_run_builds_on_the_way_within_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("lucency.render.recorder.time.perf_counter", lambda: now[0])
+    recorder = Recorder()
+    counts: dict[str, int] = {}
+
+    def slow(i: int) -> Step:
+        plain = step(i, 400, counts)
+
+        def heatmap() -> torch.Tensor:
+            now[0] += 0.005
+            return plain.heatmap()
+
+        return dataclasses.replace(plain, heatmap=heatmap)
+
+    for i in range(400):
+        now[0] += 0.1
+        recorder(slow(i))
+    assert counts["heatmap"] > 20
+    assert recorder.seconds <= SHARE * now[0] + 0.005
+
+
+def test_watching_changes_nothing() -> None:
+    how = Occlusion(patch=8, stride=4, removal=Noise())
+    watched, recorder = explained(method=how)
+    assert len(recorder.frames) > 1
+    pixels = torch.from_numpy(watched.pixels)
+    alone = explain(Scan(pixels), classifier_of(Window((20, 24), (18, 22))), target=0, method=how)
+    assert np.array_equal(watched.heatmap, alone.heatmap)
+
+
+def test_zero_leaves_the_scan_as_it_is_and_the_hues_weigh_the_same() -> None:
+    grey = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    rgb = palette.composite(grey, grey * 0)
+    assert np.array_equal(rgb, np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2))
+    ends = [oklab(np.array(c) / 255) for c in (palette.SUPPORTS, palette.AGAINST)]
+    assert abs(ends[0][0] - ends[1][0]) < 0.01
+    assert abs(np.hypot(*ends[0][1:]) - np.hypot(*ends[1][1:])) < 0.01
+
+
+@pytest.mark.parametrize("background", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_equal_steps_of_the_map_look_equal(background: float, sign: int) -> None:
+    hue = np.array(palette.SUPPORTS if sign > 0 else palette.AGAINST) / 255
+    share = palette.OPACITY * np.linspace(0, 1, 33)[:, None]
+    seen = oklab(background * (1 - share) + share * hue)
+    steps = np.linalg.norm(np.diff(seen, axis=0), axis=1)
+    assert steps.max() / steps.min() < 1.34
+
+
+def oklab(rgb: np.ndarray) -> np.ndarray:
+    """Ottosson's OKLab from sRGB 0..1."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_lms = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
+              [0.0883024619, 0.2817188376, 0.6299787005]]  # fmt: skip
+    to_lab = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
+              [0.0259040371, 0.7827717662, -0.8086757660]]  # fmt: skip
+    return np.cbrt(linear @ np.array(to_lms).T) @ np.array(to_lab).T
+
+
+@given(st.floats(0.01, 900))
+def test_a_scale_bar_is_a_round_length(room: float) -> None:
+    length = nice_length(room)
+    assert length <= room < 2.5 * length * (1 + 1e-9)
+    assert re.fullmatch(r"0*\.?0*[125]0*", np.format_float_positional(length, precision=6, trim="-"))
+
+
+def drawn(explanation: Explanation, **how: object) -> np.ndarray:
+    canvas = FigureCanvasAgg(overlay(explanation, **how))  # type: ignore[arg-type]
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+
+
+def test_the_crosshair_is_at_the_peak() -> None:
+    explanation, _ = explained((40, 36))
+    row, column = explanation.peak
+    figure = explanation.overlay()
+    picture = figure.axes[0]
+    rgb = drawn(explanation)
+    centre = picture.transData.transform(((column + 0.5) / 36 * picture.get_xlim()[1], 0))[0]
+    middle = picture.transData.transform((0, (row + 0.5) / 40 * picture.get_ylim()[0]))[1]
+    y, x = round(rgb.shape[0] - middle), round(centre)
+    white = (rgb > 200).all(2)
+    arms = [white[y - 22 : y - 8, x - 1 : x + 2], white[y + 9 : y + 23, x - 1 : x + 2]]
+    arms += [white[y - 1 : y + 2, x - 22 : x - 8].T, white[y - 1 : y + 2, x + 9 : x + 23].T]
+    assert all(arm.any(1).mean() > 0.8 for arm in arms)
+    texts = [t.get_text() for t in picture.texts]
+    assert any(t.startswith("+") for t in texts)
+    assert any(t.endswith(" mm") for t in texts)
+
+
+def test_nothing_that_supports_is_said_and_has_no_crosshair() -> None:
+    explanation, _ = explained()
+    nothing = dataclasses.replace(explanation, heatmap=np.zeros_like(explanation.heatmap))
+    figure = nothing.overlay()
+    assert not any(t.get_text().startswith("+") for t in figure.axes[0].texts)
+    assert any("zero everywhere" in t.get_text() for t in figure.texts)
+    against = dataclasses.replace(explanation, heatmap=-np.abs(explanation.heatmap))
+    assert any("No pixel supports" in t.get_text() for t in against.overlay().texts)
+
+
+@pytest.mark.parametrize("shape", [(200, 12), (12, 200), (10, 24, 18)])
+def test_odd_shapes_and_volumes(shape: tuple[int, ...], tmp_path: Path) -> None:
+    explanation, recorder = explained(shape)
+    figure = explanation.overlay()
+    assert len(figure.axes) == (2 if len(shape) == 2 else 4)
+    save_overlay(explanation, tmp_path / "o.png")
+    with Image.open(save_animation(explanation, recorder, tmp_path / "a.gif")) as image:
+        assert image.width == 960
+        assert image.n_frames > 2
+    save_report(explanation, tmp_path / "r.html")
+
+
+def test_a_class_name_is_no_formula_and_no_markup(tmp_path: Path) -> None:
+    explanation, _ = explained()
+    name = "<script>alert(1)</script> $\\frac{"
+    question = explanation.provenance["question"] | {"name": name, "label": name}
+    bad = dataclasses.replace(
+        explanation,
+        probabilities={name: 0.5, "<b>": 0.5},
+        provenance=dict(explanation.provenance) | {"question": question},
+        facts={"<i>": "<img src=x>", "warning": "<u>"},
+    )
+    save_overlay(bad, tmp_path / "o.png")
+    page = save_report(bad, tmp_path / "r.html", verdict="<em>", command="<tt>", notices=["<s>"]).read_text()
+    for tag in ("<script>alert", "<b>", "<i>", "<img src=x", "<u>", "<em>", "<tt>", "<s>"):
+        assert tag not in page
+    assert "&lt;script&gt;alert" in page
+
+
+def frames_of(path: Path) -> int:
+    if path.suffix != ".mp4":
+        with Image.open(path) as image:
+            return int(image.n_frames)
+    return int(imageio_ffmpeg.count_frames_and_secs(str(path))[0])
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".mp4"])
+def test_animations_decode(suffix: str, tmp_path: Path) -> None:
+    explanation, recorder = explained((64, 64))
+    path = save_animation(explanation, recorder, tmp_path / f"a{suffix}")
+    frames = len(recorder.frames)
+    assert frames > 10
+    # A film cannot hold a picture longer than another, so the first and the last come again and again.
+    assert frames_of(path) == (frames + 1 if suffix != ".mp4" else frames - 1 + 8 + 25)
+    assert path.stat().st_size < 3_000_000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_noise_stays_under_three_megabytes(tmp_path: Path) -> None:
+    explanation, _ = explained((320, 320), method=Occlusion(patch=160, stride=160))
+    recorder, generator = Recorder(), torch.Generator().manual_seed(0)
+    for i in range(59):
+        noise = torch.rand(1, 320, 320, generator=generator)
+        recorder(dataclasses.replace(step(i, 59, {}), perturbed=lambda noise=noise: noise))
+    path = save_animation(explanation, recorder, tmp_path / "a.gif")
+    with Image.open(path) as image:
+        assert 4 < image.n_frames < 40
+    assert path.stat().st_size < 3_000_000
+
+
+def test_panels_follow_the_method() -> None:
+    plain, seen = explained()
+    assert Film(plain, seen).panels == ["Scan", "Scan at this step", "Map so far"]
+    weighed, seen = explained(method=Lime(samples=60))
+    assert Film(weighed, seen).panels == ["Map so far", "Scan at this step", "Score"]
+    summed, seen = explained(method=IntegratedGradients(rule="trapezoid", alphas=8))
+    film = Film(summed, seen)
+    assert film.panels == ["Scan", "Scan at this step", "Reaction at this step", "Map so far"]
+    assert len(list(film.images())) == len(seen.frames) + 1 <= FRAMES + 1
+
+
+def test_the_patch_is_outlined_where_it_lies() -> None:
+    explanation, recorder = explained((40, 40))
+    film = Film(explanation, recorder)
+    first = recorder.frames[0].perturbed.settle()
+    top, left, bottom, right = film.stage.changed(film.clean, first)  # type: ignore[misc]
+    scale = film.stage.size[0] / 40
+    which = 15  # The last of the first 16 patches: row 1, column 5 of 10.
+    row, column = divmod(which, 10)
+    assert (top, left, bottom, right) == pytest.approx(
+        (4 * row * scale, 4 * column * scale, 4 * (row + 1) * scale, 4 * (column + 1) * scale), abs=1.5
+    )
+    assert film.stage.changed(film.clean, film.clean) is None
+
+
+class Links(HTMLParser):
+    """Everything that a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "poster", "data", "action")]
+
+
+def fetched(page: str) -> list[str]:
+    links = Links()
+    links.feed(page)
+    assert "@import" not in page
+    assert "url(" not in page
+    return [link for link in links.found if not link.startswith("data:")]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".mp4"])
+def test_a_report_needs_nothing_else(suffix: str, tmp_path: Path) -> None:
+    explanation, recorder = explained(method=Lime(samples=40))
+    film = save_animation(explanation, recorder, tmp_path / f"a{suffix}")
+    page = save_report(explanation, tmp_path / "report.html", animation=film).read_text()
+    assert fetched(page) == []
+    assert page.count("data:image/png") == 1 + 3
+    assert ("<video" in page) == (suffix == ".mp4")
+    assert "not a medical device" in page
+    assert all(f'alt="' in tag for tag in re.findall(r"<img [^>]*>", page))  # noqa: F541
+
+
+def test_an_unfinished_map_says_so(tmp_path: Path) -> None:
+    explanation, _ = explained(budget=0.0001)
+    assert not explanation.complete
+    assert any("stopped before its end" in t.get_text() for t in explanation.overlay().texts)
+    assert "stopped before its end" in save_report(explanation, tmp_path / "r.html").read_text()
+
+
+def save_any(explanation: Explanation, recorder: Recorder, path: Path) -> Path:
+    if path.suffix == ".html":
+        return save_report(explanation, path)
+    if path.suffix == ".png":
+        return save_overlay(explanation, path)
+    return save_animation(explanation, recorder, path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".webp", ".mp4", ".html"])
+def test_a_place_that_cannot_be_written(suffix: str, tmp_path: Path) -> None:
+    explanation, recorder = explained()
+    with pytest.raises(OutputError, match=r"cannot be written .*choose another place\.$"):
+        save_any(explanation, recorder, tmp_path / "missing" / f"x{suffix}")
+    with pytest.raises(OutputError, match="use one of"):
+        save_any(explanation, recorder, (tmp_path / f"x{suffix}").with_suffix(suffix + "x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".webp", ".html"])
+def test_a_full_disk_leaves_nothing_half_written(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explanation, recorder = explained()
+    old = tmp_path / f"x{suffix}"
+    old.write_text("before")
+
+    def full(self: Path, *_: object) -> Path:
+        assert self.stat().st_size > 0
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        save_any(explanation, recorder, old)
+    assert old.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [old]
+
+
+def test_wrong_use_is_said(tmp_path: Path) -> None:
+    explanation, _ = explained()
+    with pytest.raises(ParameterError, match="no map 'x'; further maps"):
+        explanation.overlay(which="x")
+    with pytest.raises(ParameterError, match="0 to 1"):
+        explanation.overlay(opacity=2)
+    with pytest.raises(ParameterError, match="on_step"):
+        save_animation(explanation, Recorder(), tmp_path / "a.gif")
+    with pytest.raises(ParameterError, match="2 frames"):
+        Recorder(1)
+    with pytest.raises(OutputError, match="cannot be read"):
+        save_report(explanation, tmp_path / "r.html", animation=tmp_path / "a.gif")
