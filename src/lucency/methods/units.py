@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -138,7 +139,7 @@ def strongest_scans(
 def _view(x: Tensor, name: str, features: Features, unit: int, whole: bool) -> Unit:
     activations = features.maps.detach()[0, unit]
     place = int(activations.argmax())
-    at = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), activations.shape))
+    at = tuple(int(i) for i in np.unravel_index(place, activations.shape))
     grid = tuple(x.shape[2:])
     return Unit(
         layer=name,
@@ -161,7 +162,7 @@ def project(x: Tensor, maps: Tensor, unit: int, at: tuple[int, ...] | None) -> T
     kept = (0, unit) if at is None else (0, unit, *at)
     signal[kept] = maps.detach()[kept].clamp_min(0)
     with Rectified(guided=False):
-        (back,) = torch.autograd.grad(maps, x, signal, retain_graph=True)
+        (back,) = torch.autograd.grad((maps * signal).sum(), x, retain_graph=True)
     return back[0].sum(0)
 
 

@@ -30,7 +30,7 @@ APART = 24
 EDGE = 24
 CAPTION = 34
 PERCENTILE = 99.5
-WIDE = 1.5
+WIDE = 2.0
 LEGEND = (
     "Left: the scan, and the box that the activation depends on. Middle: that box.",
     "Right: the activation led back to pixels; grey is no signal, white where brighter fires it, black where darker.",
