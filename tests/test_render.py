@@ -343,6 +343,21 @@ def test_a_full_disk_leaves_nothing_half_written(suffix: str, tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == [old]
 
 
+def test_a_film_that_ffmpeg_could_not_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explanation, recorder = explained()
+    real = imageio_ffmpeg.count_frames_and_secs
+
+    def torso(path: str) -> object:
+        file = Path(path)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        return real(path)
+
+    monkeypatch.setattr("imageio_ffmpeg.count_frames_and_secs", torso)
+    with pytest.raises(OutputError, match="ffmpeg could not finish it"):
+        save_animation(explanation, recorder, tmp_path / "a.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_use_is_said(tmp_path: Path) -> None:
     explanation, _ = explained()
     with pytest.raises(ParameterError, match="no map 'x'; further maps"):

@@ -96,7 +96,7 @@ def _save_mp4(images: Sequence[Image.Image], held: Sequence[int], path: Path) ->
     writer = imageio_ffmpeg.write_frames(
         str(path), images[0].size, fps=RATE, codec="libx264", pix_fmt_out="yuv420p", quality=None, bitrate=None,
         macro_block_size=2, output_params=["-crf", "20", "-preset", "veryfast", "-movflags", "+faststart"],
-        ffmpeg_log_level="error",
+        ffmpeg_log_level="quiet",
     )  # fmt: skip
     writer.send(None)
     try:
@@ -106,6 +106,13 @@ def _save_mp4(images: Sequence[Image.Image], held: Sequence[int], path: Path) ->
                 writer.send(pixels)
     finally:
         writer.close()
+    # On a full disk ffmpeg leaves a torso and says nothing that reaches us.
+    try:
+        whole = imageio_ffmpeg.count_frames_and_secs(str(path))[0] == sum(held)
+    except RuntimeError:
+        whole = False
+    if not whole:
+        raise OSError("ffmpeg could not finish it")
 
 
 def shared_palette(images: Sequence[Image.Image]) -> Image.Image:
