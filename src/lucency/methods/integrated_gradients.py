@@ -67,6 +67,7 @@ class IntegratedGradients(Method):
         probe = engine.open(scan, question, self.removal)
         further = [(engine.open(scan, question, removal), removal) for removal in self.others]
         start = torch.cat([everything_removed(p, self.draws, r) for p, r in [(probe, self.removal), *further]])
+        probe.evaluations += sum(p.evaluations for p, _ in further)
         line = probe.pixels - start
 
         def path(alpha: float) -> tuple[Tensor, Tensor]:

@@ -40,14 +40,12 @@ class Node:
         score: f(z(alpha)).
         integrand: ``[*grid]``; its sum is df/dalpha.
         slope: that sum.
-        scan: ``[C, *grid]``, z(alpha) on the first path.
     """
 
     alpha: float
     score: float
     integrand: Tensor
     slope: float
-    scan: Tensor
 
 
 def follow(probe: Probe, path: Path, rule: Rule, steps: int, tolerance: float, order: Order) -> Iterator[Step]:
@@ -90,18 +88,21 @@ def weights(rule: Rule, steps: int) -> tuple[list[float], list[float]]:
 
 
 def nodes(probe: Probe, path: Path, alphas: list[float]) -> Iterator[Node]:
-    """The integrand at each alpha, as many at once as a batch holds."""
+    """The integrand at each alpha, at most as many at once as a batch holds."""
     held: list[tuple[float, Tensor, Tensor]] = []
+    # Batches grow from one, so that the first node is there at once however large a batch may be.
+    ahead = 1
     for i, alpha in enumerate(alphas):
         held.append((alpha, *path(alpha)))
-        scans = held[0][1]
-        if i + 1 < len(alphas) and (len(held) + 1) * len(scans) <= probe.batch_size:
+        together = (len(held) + 1) * len(held[0][1])
+        if i + 1 < len(alphas) and len(held) < ahead and together <= probe.batch_size:
             continue
+        ahead *= 2
         scores, gradients = probe.gradient(torch.cat([s for _, s, _ in held]))
         for j, (a, s, v) in enumerate(held):
             mine = slice(j * len(s), (j + 1) * len(s))
             integrand = (gradients[mine] * v).sum(1).mean(0)
-            yield Node(a, float(scores[mine].mean()), integrand, float(integrand.double().sum()), s[0])
+            yield Node(a, float(scores[mine].mean()), integrand, float(integrand.double().sum()))
         held = []
 
 
@@ -126,7 +127,7 @@ def _fixed(probe: Probe, path: Path, rule: Rule, steps: int, order: Order) -> It
         total = total + shares[i] * node.integrand
         weight += shares[i]
         heatmap = total / weight if order == "spread" else total
-        yield _step(probe, node, heatmap, float(probe.clean[0]) - baseline, n, n / steps)
+        yield _step(probe, path, node, heatmap, float(probe.clean[0]) - baseline, n, n / steps)
 
 
 def _adaptive(probe: Probe, path: Path, steps: int, tolerance: float) -> Iterator[Step]:
@@ -141,9 +142,9 @@ def _adaptive(probe: Probe, path: Path, steps: int, tolerance: float) -> Iterato
         missed = sum(_gap(*s) for s in stretches)
         return abs(missed) <= tolerance * abs(difference) or seen + 2 > steps
 
-    yield _step(probe, start, start.integrand, difference, 1, 0.0)
-    yield _step(probe, middle, middle.integrand, difference, 2, 0.0)
-    yield _step(probe, end, total, difference, 3, 1.0 if finished() else done)
+    yield _step(probe, path, start, start.integrand, difference, 1, 0.0)
+    yield _step(probe, path, middle, middle.integrand, difference, 2, 0.0)
+    yield _step(probe, path, end, total, difference, 3, 1.0 if finished() else done)
     while not finished():
         most = max(1, min(steps - seen, probe.batch_size) // 2)
         largest = max(abs(_gap(*s)) for s in stretches)
@@ -153,19 +154,19 @@ def _adaptive(probe: Probe, path: Path, steps: int, tolerance: float) -> Iterato
         for stretch in halved:
             start, middle, end = stretch
             first, second = next(new), next(new)
-            yield _step(probe, first, total, difference, seen + 1, done)
+            yield _step(probe, path, first, total, difference, seen + 1, done)
             halves = (start, first, middle), (middle, second, end)
             stretches.remove(stretch)
             stretches.extend(halves)
             total = total - simpson(*stretch) + simpson(*halves[0]) + simpson(*halves[1])
             seen += 2
             done = seen / (steps + 1)
-            yield _step(probe, second, total, difference, seen, 1.0 if finished() else done)
+            yield _step(probe, path, second, total, difference, seen, 1.0 if finished() else done)
             if finished():
                 return
 
 
-def _step(probe: Probe, node: Node, heatmap: Tensor, difference: float, seen: int, done: float) -> Step:
+def _step(probe: Probe, path: Path, node: Node, heatmap: Tensor, difference: float, seen: int, done: float) -> Step:
     gap = difference - float(heatmap.double().sum())
     return Step(
         done=done,
@@ -173,7 +174,7 @@ def _step(probe: Probe, node: Node, heatmap: Tensor, difference: float, seen: in
         gradients=probe.gradients,
         score=node.score,
         heatmap=lambda: heatmap,
-        perturbed=lambda: node.scan,
+        perturbed=lambda: path(node.alpha)[0][0],
         reaction=lambda: node.integrand,
         point=(node.alpha, node.score),
         facts={
