@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -30,9 +30,11 @@ Path = Callable[[float], tuple[Tensor, Tensor]]
 
 Rule = Literal["adaptive", "gauss-legendre", "trapezoid"]
 Order = Literal["ascending", "spread"]
+TINY = 1e-12
+"""Stands in for a score difference of nothing, so that a share of it can be told."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Node:
     """The integrand at one alpha, averaged over the K paths.
 
@@ -106,15 +108,46 @@ def nodes(probe: Probe, path: Path, alphas: list[float]) -> Iterator[Node]:
         held = []
 
 
-def simpson(start: Node, middle: Node, end: Node) -> Tensor:
-    """The integral ``[*grid]`` over the stretch from ``start`` to ``end``, exact for cubics."""
-    return (end.alpha - start.alpha) / 6 * (start.integrand + 4 * middle.integrand + end.integrand)
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """A part of the path between two nodes, with a third half-way, under Simpson's rule (exact for cubics).
 
+    Attributes:
+        gap: what the rule misses of the score's rise over the stretch, signed.
+        bend: how far the rule is from the trapezoid rule on the same nodes: the Euclidean norm of the difference.
+    """
 
-def _gap(start: Node, middle: Node, end: Node) -> float:
-    """What Simpson's rule misses of the score's rise over a stretch; signed."""
-    rise = (end.alpha - start.alpha) / 6 * (start.slope + 4 * middle.slope + end.slope)
-    return end.score - start.score - rise
+    start: Node
+    middle: Node
+    end: Node
+
+    @cached_property
+    def gap(self) -> float:
+        rise = self._length / 6 * (self.start.slope + 4 * self.middle.slope + self.end.slope)
+        return self.end.score - self.start.score - rise
+
+    @cached_property
+    def bend(self) -> float:
+        bent = 2 * self.middle.integrand - self.start.integrand - self.end.integrand
+        return self._length / 12 * float(bent.norm())
+
+    @property
+    def integral(self) -> Tensor:
+        """``[*grid]``."""
+        return self._length / 6 * (self.start.integrand + 4 * self.middle.integrand + self.end.integrand)
+
+    @property
+    def quarters(self) -> tuple[float, float]:
+        """The two alphas at which halving the stretch needs nodes."""
+        return (self.start.alpha + self.middle.alpha) / 2, (self.middle.alpha + self.end.alpha) / 2
+
+    def halved(self, first: Node, second: Node) -> tuple[Stretch, Stretch]:
+        """The two halves, given the nodes at :attr:`quarters`."""
+        return Stretch(self.start, first, self.middle), Stretch(self.middle, second, self.end)
+
+    @property
+    def _length(self) -> float:
+        return self.end.alpha - self.start.alpha
 
 
 def _fixed(probe: Probe, path: Path, rule: Rule, steps: int, order: Order) -> Iterator[Step]:
@@ -131,37 +164,42 @@ def _fixed(probe: Probe, path: Path, rule: Rule, steps: int, order: Order) -> It
 
 
 def _adaptive(probe: Probe, path: Path, steps: int, tolerance: float) -> Iterator[Step]:
-    """Simpson's rule on stretches of the path; those with the largest gaps of their own are halved next."""
+    """Simpson's rule on stretches of the path; the worst ones are halved until completeness holds.
+
+    A stretch is bad by its gap, and by its bend: where the gradient turns while the score rises evenly the gap sees
+    nothing, and the map would be wrong although its sum is right.
+    """
     start, middle, end = nodes(probe, path, [0.0, 0.5, 1.0])
-    stretches = [(start, middle, end)]
-    total = simpson(start, middle, end)
+    stretches = [Stretch(start, middle, end)]
+    total = stretches[0].integral
     difference = end.score - start.score
-    seen, done = 3, 3 / (steps + 1)
+    seen = 3
 
     def finished() -> bool:
-        missed = sum(_gap(*s) for s in stretches)
-        return abs(missed) <= tolerance * abs(difference) or seen + 2 > steps
+        return abs(sum(s.gap for s in stretches)) <= tolerance * abs(difference) or seen + 2 > steps
+
+    def done() -> float:
+        return 1.0 if finished() else seen / (steps + 1)
 
     yield _step(probe, path, start, start.integrand, difference, 1, 0.0)
     yield _step(probe, path, middle, middle.integrand, difference, 2, 0.0)
-    yield _step(probe, path, end, total, difference, 3, 1.0 if finished() else done)
+    yield _step(probe, path, end, total, difference, 3, done())
     while not finished():
+        size = float(total.norm())
+        bad = {s: abs(s.gap) / max(abs(difference), TINY) + s.bend / max(size, TINY) for s in stretches}
         most = max(1, min(steps - seen, probe.batch_size) // 2)
-        largest = max(abs(_gap(*s)) for s in stretches)
-        halved = sorted((s for s in stretches if abs(_gap(*s)) >= largest / 2), key=lambda s: -abs(_gap(*s)))[:most]
-        halved.sort(key=lambda s: s[0].alpha)
-        new = nodes(probe, path, [(a.alpha + b.alpha) / 2 for s in halved for a, b in pairwise(s)])
-        for stretch in halved:
-            start, middle, end = stretch
+        worst = sorted((s for s in stretches if bad[s] >= max(bad.values()) / 2), key=lambda s: -bad[s])[:most]
+        worst.sort(key=lambda s: s.start.alpha)
+        new = nodes(probe, path, [alpha for s in worst for alpha in s.quarters])
+        for stretch in worst:
             first, second = next(new), next(new)
-            yield _step(probe, path, first, total, difference, seen + 1, done)
-            halves = (start, first, middle), (middle, second, end)
+            yield _step(probe, path, first, total, difference, seen + 1, seen / (steps + 1))
+            halves = stretch.halved(first, second)
             stretches.remove(stretch)
             stretches.extend(halves)
-            total = total - simpson(*stretch) + simpson(*halves[0]) + simpson(*halves[1])
+            total = total - stretch.integral + halves[0].integral + halves[1].integral
             seen += 2
-            done = seen / (steps + 1)
-            yield _step(probe, path, second, total, difference, seen, 1.0 if finished() else done)
+            yield _step(probe, path, second, total, difference, seen, done())
             if finished():
                 return
 
@@ -181,6 +219,6 @@ def _step(probe: Probe, path: Path, node: Node, heatmap: Tensor, difference: flo
             "alphas": seen,
             "score_difference": difference,
             "completeness_gap": gap,
-            "completeness_gap_relative": abs(gap) / max(abs(difference), 1e-12),
+            "completeness_gap_relative": abs(gap) / max(abs(difference), TINY),
         },
     )
