@@ -11,8 +11,17 @@ except ImportError as error:
     ) from error
 
 from lucency.render.animation import save_animation
+from lucency.render.comparison import Compared, save_comparison
 from lucency.render.overlay import overlay, save_overlay
 from lucency.render.recorder import Recorder
 from lucency.render.report import save_report
 
-__all__ = ["Recorder", "overlay", "save_animation", "save_overlay", "save_report"]
+__all__ = [
+    "Compared",
+    "Recorder",
+    "overlay",
+    "save_animation",
+    "save_comparison",
+    "save_overlay",
+    "save_report",
+]
