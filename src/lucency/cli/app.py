@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli import explain, methods, models, phantom
+from lucency.cli import evaluate, explain, layers, methods, models, phantom
 
 CODES = (
     "[bold]Exit codes:[/bold] 0 done; 1 a fault of Lucency's own (LUCENCY_DEBUG=1 shows where); 2 wrong usage, or a "
@@ -52,3 +52,5 @@ app.command(epilog=explain.EXAMPLES)(explain.explain)
 app.command()(models.models)
 app.command()(methods.methods)
 app.command(epilog=phantom.EXAMPLES)(phantom.phantom)
+app.command(epilog=layers.EXAMPLES)(layers.layers)
+app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)

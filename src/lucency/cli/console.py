@@ -54,6 +54,10 @@ class Bar:
         """Shows how far anything else is, 0..1."""
         self._progress.update(self._task, completed=done, note=note)
 
+    def note(self, note: str) -> None:
+        """Shows what is being done, where nobody knows how much there is."""
+        self._progress.update(self._task, note=note)
+
 
 @contextmanager
 def progress() -> Iterator[Bar]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lucency.errors import ParameterError
 from lucency.methods import Method, method_named
+from lucency.removal import Removal
 
 _MISSING = object()
 
@@ -32,6 +33,18 @@ def method_with(name: str, settings: Sequence[str], removal: str | None = None) 
     for key, value in sorted(pairs, key=lambda pair: pair[0].count(".")):
         how = _replaced(how, key.split("."), value, f"The method {name}")
     return how
+
+
+def removal_named(name: str) -> Removal:
+    """The removal of that name with its defaults.
+
+    Raises:
+        ParameterError: naming those there are.
+    """
+    found = _read(name, Removal)
+    if not isinstance(found, Removal):
+        raise ParameterError(f"There is no removal {name!r}; use one of {', '.join(_words(Removal))}.")
+    return found
 
 
 def _replaced(thing: Any, keys: Sequence[str], value: str, whose: str) -> Any:

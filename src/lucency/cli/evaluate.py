@@ -1,0 +1,162 @@
+"""``lucency evaluate``: does the score fall where the maps say that it should?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Folder, Model, ScanFile, Seed, Target, Watch
+
+if TYPE_CHECKING:
+    from lucency.explanation import Explanation
+    from lucency.metrics import Evaluation
+    from lucency.metrics.perturbation import Kind
+
+EXAMPLES = """[bold]Examples:[/bold]
+
+  lucency evaluate chest.png --methods occlusion,rise --out out/chest
+
+  lucency evaluate chest.png out/chest/explanation.lucency other.npy --curves MoRF,LeRF --repeats 10 --json
+"""
+
+
+def evaluate(
+    scan: ScanFile,
+    maps: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[MAP]...", help="Explanations or .npy maps on the grid of SCAN.", show_default=False),
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Methods whose maps are made now, with their defaults.")
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    target: Target = None,
+    watch: Watch = "probability",
+    curves: Annotated[
+        str, typer.Option(metavar="A,B,C", help="Which of MoRF, LeRF, random, deletion, insertion.")
+    ] = "MoRF,LeRF,random,deletion,insertion",
+    region: Annotated[int, typer.Option(metavar="PIXELS", help="Side of a region in MoRF, LeRF, random.")] = 9,
+    regions: Annotated[int, typer.Option(metavar="N", help="How many regions are removed.")] = 100,
+    repeats: Annotated[int, typer.Option(metavar="N", help="Runs with a seed each, for the intervals.")] = 5,
+    removal: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What stands where pixels are gone; each curve's own if left out."),
+    ] = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take SCAN apart in the order of each map and watch the score.
+
+    Give maps, or --methods to make some, or both. With --out, DIR holds evaluation.json and curves.png.
+    """
+    from lucency import evaluate as run
+    from lucency import explain, read_scan
+    from lucency.cli.console import out, print_json, progress
+    from lucency.cli.folder import results
+    from lucency.cli.model import classifier_named
+    from lucency.cli.settings import removal_named
+    from lucency.engine import Engine
+    from lucency.errors import ParameterError
+    from lucency.methods import method_named
+
+    hows = [method_named(name) for name in named(methods)]
+    found: dict[str, Any] = {path.stem: _map(path) for path in maps or []}
+    if not hows and not found:
+        raise ParameterError("There is no map to evaluate; name files with maps, or methods with --methods.")
+    standing = None if removal is None else removal_named(removal)
+    picture = read_scan(scan)
+    engine = Engine(classifier_named(model), device=device, seed=seed)
+    with progress() as bar:
+        for how in hows:
+            bar.start(how.title)
+            found[how.name] = explain(
+                picture, engine.classifier, target=target, method=how, watch=watch, engine=engine, on_step=bar.step
+            )
+        bar.start("Evaluation")
+        evaluation = run(
+            picture,
+            engine.classifier,
+            found,
+            target=target,
+            watch=watch,
+            curves=kinds(curves),
+            region=region,
+            regions=regions,
+            repeats=repeats,
+            removal=standing,
+            engine=engine,
+            on_curve=lambda curve, done: bar.share(done, f"{curve.map}, {curve.kind}"),
+        )
+        files: list[Path] = []
+        if folder is not None:
+            from lucency.render.curves import save_curves
+
+            with results(folder) as place:
+                (place / "evaluation.json").write_text(json.dumps(evaluation.as_dict()) + "\n")
+                save_curves(evaluation, place / "curves.png")
+            files = [folder / "curves.png", folder / "evaluation.json"]
+
+    if as_json:
+        print_json({**evaluation.as_dict(), "files": [str(f) for f in files]})
+        return
+    out.print(f"{evaluation.question.label}: {evaluation.clean:.3f} on the untouched scan ({engine.classifier.name})")
+    out.print(table(evaluation))
+    if files:
+        out.print(f"Wrote {', '.join(f.name for f in files)} to {folder}")
+
+
+def named(text: str | None) -> list[str]:
+    """The names in ``a,b,c``."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def kinds(text: str) -> list[Kind]:
+    """The kinds of curves in ``a,b,c``, in any case.
+
+    Raises:
+        ParameterError: naming those there are.
+    """
+    from lucency.errors import ParameterError
+    from lucency.metrics import CURVES
+
+    known = {kind.lower(): kind for kind in CURVES}
+    unknown = [name for name in named(text) if name.lower() not in known]
+    if unknown or not named(text):
+        raise ParameterError(f"There is no curve {', '.join(unknown) or 'named'}; use some of {', '.join(CURVES)}.")
+    return [known[name.lower()] for name in named(text)]
+
+
+def table(evaluation: Evaluation) -> Any:
+    """One row for each map: its numbers, each with the half width of its 95 % interval."""
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("map")
+    found: list[Kind] = list(dict.fromkeys(curve.kind for curve in evaluation.curves if curve.kind != "random"))
+    measures = {curve.kind: (curve.measure, curve.better) for curve in evaluation.curves}
+    for kind in found or ["random"]:
+        measure, better = measures[kind]
+        shown.add_column(f"{kind} {measure}\n[dim]{better} is better[/dim]", justify="right")
+    for row in evaluation.table():
+        numbers = [row.get(kind, row.get("random") if kind == "MoRF" else None) for kind in found or ["random"]]
+        shown.add_row(row["map"], *("" if n is None else f"{n.value:.3f} ± {n.high - n.value:.3f}" for n in numbers))
+    return shown
+
+
+def _map(path: Path) -> Explanation | Any:
+    import numpy as np
+
+    from lucency.errors import OutputError, ParameterError
+    from lucency.explanation import Explanation
+
+    try:
+        return np.load(path, allow_pickle=False) if path.suffix == ".npy" else Explanation.load(path)
+    except OutputError as error:
+        raise ParameterError(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"{path} is not a map that can be read ({error}); make it again.") from error

@@ -1,0 +1,94 @@
+"""The curves of an evaluation: how the score changes while a scan is taken apart along each map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lucency.metrics import Curve, Evaluation
+from lucency.render import palette
+from lucency.render.lettering import FAMILY
+from lucency.render.output import written
+from lucency.render.palette import hexed
+
+IMAGES = (".png", ".jpg", ".pdf", ".svg")
+LINES = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#3d8bd4", "#d55e00", "#cc79a7", "#b8b8b8")
+"""Okabe and Ito's colours, told apart in every common colour blindness; the blue is lighter, for a dark ground."""
+STYLES = ("-", "--", ":")
+TITLES = {
+    "MoRF": ("Most relevant first", "a good map falls fast"),
+    "LeRF": ("Least relevant first", "a good map stays up"),
+    "random": ("Random order", "the line to beat"),
+    "deletion": ("Deletion", "a good map falls fast"),
+    "insertion": ("Insertion", "a good map rises fast"),
+}
+DPI = 130
+
+
+def curves(evaluation: Evaluation) -> Figure:
+    """One panel for each kind of curve, one line with its 95 % band for each map; random order in grey beside them."""
+    kinds = [k for k in TITLES if any(c.kind == k for c in evaluation.curves)]
+    # The random order says nothing alone; it belongs beside the two orders that a map gave.
+    panels = [k for k in kinds if k != "random"] or kinds
+    figure = Figure(
+        figsize=(4.6 * len(panels), 4.4), dpi=DPI, layout="constrained", facecolor=hexed(palette.BACKGROUND)
+    )
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    names = evaluation.maps
+    for panel, kind in zip(axes, panels, strict=True):
+        _dressed(panel, kind)
+        for curve in evaluation.curves:
+            if curve.kind == kind and curve.kind != "random":
+                at = names.index(curve.map)
+                _draw(panel, curve, LINES[at % len(LINES)], STYLES[at // len(LINES) % len(STYLES)], curve.map)
+            elif curve.kind == "random" and kind in ("MoRF", "LeRF", "random"):
+                _draw(panel, curve, hexed(palette.MUTED), (0, (1, 1.5)), "random order")
+        panel.axhline(evaluation.clean, color=hexed(palette.LINE), linewidth=1, zorder=1)
+    axes[0].set_ylabel(evaluation.question.label, color=hexed(palette.TEXT), fontfamily=FAMILY)
+    lines, labels = _legend(axes)
+    figure.legend(
+        lines, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False,
+        labelcolor=hexed(palette.TEXT), prop={"family": FAMILY, "size": 10},
+    )  # fmt: skip
+    return figure
+
+
+def save_curves(evaluation: Evaluation, path: str | Path) -> Path:
+    """Writes :func:`curves` as PNG, JPEG, PDF or SVG, told by the suffix.
+
+    Raises:
+        OutputError: when the file cannot be written; nothing half-written is left.
+    """
+    figure = curves(evaluation)
+    with written(path, IMAGES) as part:
+        figure.savefig(part)
+    return Path(path)
+
+
+def _dressed(panel: Axes, kind: str) -> None:
+    title, better = TITLES[kind]
+    text, muted, line = (hexed(c) for c in (palette.TEXT, palette.MUTED, palette.LINE))
+    panel.set_facecolor(hexed(palette.SURFACE))
+    panel.set_title(f"{title}: {better}", color=text, fontsize=11, fontfamily=FAMILY)
+    panel.set_xlabel(
+        f"share of the scan {'shown' if kind == 'insertion' else 'removed'}", color=text, fontfamily=FAMILY
+    )
+    panel.tick_params(colors=muted, labelsize=9)
+    for side in panel.spines.values():
+        side.set_color(line)
+    panel.grid(color=line, linewidth=0.5, alpha=0.6)
+
+
+def _draw(panel: Axes, curve: Curve, colour: str, style: str | tuple[int, tuple[float, float]], name: str) -> None:
+    low, high = curve.band
+    panel.plot(curve.shares, curve.mean, color=colour, linestyle=style, linewidth=1.8, label=name, zorder=3)
+    panel.fill_between(curve.shares, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+
+
+def _legend(axes: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
+    found = {label: line for panel in axes for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    return list(found.values()), list(found)
