@@ -60,7 +60,7 @@ class Chest:
         """Inner half-depth of the rib cage at height ``z``."""
         base = self.p.dome_right - 60
         t = np.clip((z - base) / (self.p.lung_apex - base), 0, 1)
-        return 26 + (self.p.chest_half_depth - 26) * (1 - t**2.4) ** 0.7
+        return np.asarray(np.maximum(self.p.chest_half_depth * (1 - t**4) ** 0.6, 0.5))
 
     def mid_depth(self, z: Array) -> Array:
         """Depth of the middle of the cage, which leans back towards the apex."""
@@ -76,7 +76,7 @@ class Chest:
         """Half-width at depth ``y`` of the surface at ``radius``; 0 where it is not met."""
         n = self.p.chest_power
         free = radius**n - np.abs((y - self.mid_depth(z)) / self.half_depth(z)) ** n
-        return np.asarray(self.half_width(z) * np.maximum(free, 0) ** (1 / n))
+        return np.asarray(self.half_width(z) * np.maximum(free, 0) ** (1 / n) * (z < self.p.lung_apex))
 
     # --- organs ---------------------------------------------------------------------------------------------------
     @property
@@ -103,20 +103,21 @@ class Chest:
         """What lies between the lungs: spine, heart, great vessels, as one interval."""
         p, w, h = self.p, self.heart_width, self.heart_centre
         top = smoothstep(p.lung_apex - 60, p.lung_apex + 5, z)
-        back, front = 1 - smoothstep(-50, -30, y), smoothstep(35, 60, y)
-        core = (13 + 11 * top) * p.mediastinum * (1 - 0.55 * front) * (1 - back) + 19 * back
+        front = smoothstep(20, 70, y)
+        column = (31 + 2 * top) * np.clip(1 - (y + p.chest_half_depth) / 78, 0, 1) ** 0.8
+        core = np.maximum((15 + 10 * top + 4 * np.cos(y / 14)) * p.mediastinum * (1 - 0.55 * front), column)
         low, high = -core * np.ones_like(z + y), (core + 1.5 * top) * np.ones_like(z + y)
         k, u = p.aortic_knob, p.aorta_unfolding
         beneath = 1 - smoothstep(self.knob - 5, self.knob + 5, z)
         tall = p.lung_apex - h
         shapes: list[Interval] = [
-            ellipsoid(z, y, (0.15 * w, 18, h), (0.54 * w, 0.40 * w, 0.38 * w), np.radians(p.heart_angle)),
-            ellipsoid(z, y, (-0.115 * w, 14, h - 2), (0.215 * w, 0.30 * w, 0.36 * w)),
+            ellipsoid(z, y, (0.15 * w, 24, h), (0.54 * w, 0.50 * w, 0.40 * w), np.radians(p.heart_angle)),
+            ellipsoid(z, y, (-0.115 * w, 20, h - 2), (0.215 * w, 0.40 * w, 0.38 * w)),
             ellipsoid(z, y, (16, 12, h + 0.38 * w), (17 + 0.05 * w, 22, 0.16 * w + 6)),
             ellipsoid(z, y, (12, -18, self.knob), (k + 3 * u, 26, k * 0.95)),
             ellipsoid(z, y, (-8, 20, h + 0.45 * w), (17 + 9 * u, 20, 0.30 * w + 10)),
-            ellipsoid(z, y, (-14, 8, h + 0.5 * tall), (14 * p.mediastinum, 13, 0.62 * tall)),
-            ellipsoid(z, y, (13, -12, p.lung_apex - 12), (12 * p.mediastinum, 14, 52)),
+            ellipsoid(z, y, (-14, 8, h + 0.5 * tall), (17 * p.mediastinum, 20, 0.66 * tall)),
+            ellipsoid(z, y, (13, -12, p.lung_apex - 12), (16 * p.mediastinum, 20, 56)),
         ]
         descending = np.where(np.abs(y + 46) < 13, np.sqrt(np.maximum(169 - (y + 46) ** 2, 0)), np.nan) * beneath
         shapes.append((np.full_like(z + y, np.nan), 12 + 9 * u + descending))
@@ -148,8 +149,8 @@ class Chest:
         b = ordered(np.clip(dome_high, low, high), high)
         return [a, b]
 
-    def fluid(self, right: bool, z: Array, y: Array, level: float) -> list[Interval]:
-        """Free fluid that stands to ``level`` and climbs the wall of the cage as a meniscus.
+    def fluid(self, right: bool, z: Array, y: Array, level: float, lung: list[Interval]) -> list[Interval]:
+        """The part of a ``lung`` (its intervals on this grid) that free fluid standing to ``level`` fills.
 
         The surface lies at ``level + rise * exp(-d / length)``, d the distance to the wall, so at a height above the
         level the fluid is a shell that thins upwards, behind, in front and at the side: seen from the front, where
@@ -161,26 +162,29 @@ class Chest:
         radius = np.where(z <= level, 0.0, np.clip(1 - depth / p.chest_half_depth, 0, 1))
         inner = np.where(z <= level, -np.inf, self.reach(y, z, radius))
         pieces = []
-        for low, high in self.lung(right, z, y):
-            pieces.append(ordered(low, np.clip(-inner, low, high)) if right else ordered(np.clip(inner, low, high), high))
+        for low, high in lung:
+            pieces.append(
+                ordered(low, np.clip(-inner, low, high)) if right else ordered(np.clip(inner, low, high), high)
+            )
         return pieces
-
-    def fluid_volume(self, right: bool, level: float) -> float:
-        """Millilitres of fluid on one side up to ``level``."""
-        p = self.p
-        z = np.linspace(p.dome_right - 130, p.lung_apex + 5, 170)[:, None]
-        y = np.linspace(-p.chest_half_depth - 30, p.chest_half_depth + 5, 120)[None]
-        width = sum(np.maximum(high - low, 0).sum() for low, high in self.fluid(right, z, y, level))
-        return float(width * (z[1, 0] - z[0, 0]) * (y[0, 1] - y[0, 0]) / 1000)
 
     def fluid_level(self, right: bool, volume_ml: float) -> float:
         """The level at which the fluid on one side has the volume; infinite when the lung cannot hold it."""
-        low, high = self.p.dome_right - 200 - self.p.meniscus_rise, self.p.lung_apex
-        if self.fluid_volume(right, high) < volume_ml:
+        p = self.p
+        z = np.linspace(p.dome_right - 130, p.lung_apex + 5, 150)[:, None]
+        y = np.linspace(-p.chest_half_depth - 30, p.chest_half_depth + 5, 90)[None]
+        lung = self.lung(right, z, y)
+        cell = float((z[1, 0] - z[0, 0]) * (y[0, 1] - y[0, 0])) / 1000
+
+        def volume(level: float) -> float:
+            return cell * sum(float((high - low).sum()) for low, high in self.fluid(right, z, y, level, lung))
+
+        low, high = p.dome_right - 130 - p.meniscus_rise, p.lung_apex
+        if volume(high) < volume_ml:
             return float("inf")
-        for _ in range(22):
+        for _ in range(16):
             middle = (low + high) / 2
-            if self.fluid_volume(right, middle) < volume_ml:
+            if volume(middle) < volume_ml:
                 low = middle
             else:
                 high = middle
@@ -197,7 +201,7 @@ class Chest:
         slope = np.clip(1 - (z - s) / 62, 0, 1)
         neck = p.neck_half_width + 3 * smoothstep(s + 60, s + 110, z)
         width = np.where(z > s, neck + (reach - neck) * slope**1.7, wide) - inset
-        deep = p.chest_half_depth + 16 + 0.5 * p.wall_thickness + p.fat_thickness
+        deep = p.chest_half_depth + 13 + 0.5 * p.wall_thickness + 0.7 * p.fat_thickness
         up = smoothstep(s - 110, s + 20, z)
         depth = deep * (1 - up) + 74 * up - 14 * smoothstep(s + 20, s + 80, z) - inset
         middle = self.mid_depth(z) * 0.9 - 4

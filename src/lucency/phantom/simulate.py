@@ -16,7 +16,7 @@ from lucency.phantom.anatomy import Chest
 from lucency.phantom.parameters import SIDES, VIEWS, PhantomParameters, draw, stream
 from lucency.phantom.projection import Array, Geometry, Interval, heights, project_intervals, splat
 
-DEPTHS = 112
+DEPTHS = 96
 LUNG_FIELD_MM = 12.0
 FAINTEST_MM = 0.05
 
@@ -97,10 +97,15 @@ class Anatomy:
         return np.asarray(2 * axes[1] * np.sqrt(np.maximum(1 - (x / axes[0]) ** 2 - (z / axes[2]) ** 2, 0)))
 
     @cached_property
+    def spaces(self) -> list[list[Interval]]:
+        """Right and left lung as intervals on :attr:`grid`."""
+        z, y, _ = self.grid
+        return [self.chest.lung(right, z, y) for right in (True, False)]
+
+    @cached_property
     def lungs(self) -> Array:
         """Path lengths through right and left lung, fluid counted as lung, ``[2, H, W]``."""
-        z, y, _ = self.grid
-        return np.stack([self.project(self.chest.lung(right, z, y)) for right in (True, False)])
+        return np.stack([self.project(space) for space in self.spaces])
 
     @cached_property
     def paths(self) -> dict[str, Array]:
@@ -127,8 +132,8 @@ class Anatomy:
         rib_shell, rib_marrow = tissue.ribs(chest, rng, step)
         limb_shell, limb_marrow = tissue.shoulders(chest, rng, step)
         cortex = self.place(tissue.join([rib_shell, limb_shell, tissue.spine(chest, rng, step)]))
-        marrow = self.place(tissue.join([rib_marrow, limb_marrow])) + self.project([chest.marrow(z, y)])
-        bone = p.bone_density * (cortex + 0.22 * marrow)
+        marrow = self.place(tissue.join([rib_marrow, limb_marrow]))
+        bone = p.bone_density * (cortex + 0.22 * marrow + 0.035 * self.project([chest.marrow(z, y)]))
         soft = muscle - lung - air + blood - bone
         return {"soft": np.maximum(soft, 0), "fat": fat, "lung": lung - blood, "bone": bone, "metal": self._metal(step)}
 
@@ -154,9 +159,9 @@ class Anatomy:
             return np.zeros((p.size, p.size))
         size, total = p.breast, np.zeros((p.size, p.size))
         x = 0.62 * p.chest_half_width
-        z = p.dome_right + 18 - 16 * size
+        z = p.dome_right + 10 - 22 * size
         for sign in (-1.0, 1.0):
-            half = 0.5 * self.ellipsoid((sign * x, p.chest_half_depth, z), (62 + 8 * size, 52 * size, 50 + 10 * size))
+            half = 0.5 * self.ellipsoid((sign * x, p.chest_half_depth, z), (58 + 14 * size, 30 * size, 46 + 18 * size))
             total += half
         return total
 
@@ -167,7 +172,7 @@ class Anatomy:
         b = p.stomach_bubble
         if b > 0.15:
             centre = (0.50 * p.chest_half_width + rng.normal(0, 6), 5.0, p.dome_left - 9 - 15 * b)
-            total += self.ellipsoid(centre, (24 + 16 * b, 26 * b, 15 * b))
+            total += self.ellipsoid(centre, (22 + 16 * b, 19 * b, 14 * b))
         for _ in range(int(rng.integers(2, 7))):
             centre = (rng.uniform(20, 120), 20.0, p.dome_left - rng.uniform(55, 130))
             r = rng.uniform(5, 15)
@@ -214,7 +219,7 @@ class Anatomy:
         """Path length in mm through ``volume_ml`` of fluid on each named side."""
         z, y, _ = self.grid
         intervals: list[Interval] = []
-        for right in (True, False):
+        for right, lung in zip((True, False), self.spaces, strict=True):
             if volume_ml > 0 and side in ("both", "right" if right else "left"):
                 level = self.chest.fluid_level(right, volume_ml)
                 if not np.isfinite(level):
@@ -222,7 +227,7 @@ class Anatomy:
                         f"The {'right' if right else 'left'} chest of phantom {self.p.seed} cannot hold "
                         f"{volume_ml:g} ml; ask for less."
                     )
-                intervals += self.chest.fluid(right, z, y, level)
+                intervals += self.chest.fluid(right, z, y, level, lung)
         return self.project(intervals) if intervals else np.zeros((self.p.size, self.p.size))
 
     def blurred(self, path: Array) -> Array:
@@ -255,10 +260,11 @@ class Anatomy:
         paths = self._bare
         truth = self.blurred(self.fluid(volume_ml, side))
         truth[truth < FAINTEST_MM] = 0
-        truth = np.minimum(truth, np.maximum(paths["lung"], 0))
         beam = self._shutter if p.collimation == "edge" else np.ones((p.size, p.size))
         primary = beam * physics.transmission(paths)
-        wet = beam * physics.transmission({**paths, "lung": paths["lung"] - truth, "fluid": truth})
+        # Where a vessel was drawn the air is already gone, so there can be more fluid than air left to replace.
+        air = np.where(truth > 0, np.maximum(paths["lung"] - truth, 0), paths["lung"])
+        wet = beam * physics.transmission({**paths, "lung": air, "fluid": truth})
         # One veil for both: what the fluid takes from it elsewhere is small, and so the twin differs by fluid alone.
         veil = physics.scatter(primary, p.scatter_ratio, g.spacing)
         noise = physics.grain(stream(p.seed, 8), p.size)
@@ -273,14 +279,14 @@ class Anatomy:
         trunk = paths["soft"] > 40
         low, high = np.percentile(dry[trunk] if trunk.any() else dry, [4, 93])
         span = high - low
-        low, high = low - (0.18 + p.window_low) * span, high + (0.10 + p.window_high) * span
+        low, high = low - (0.05 + p.window_low) * span, high + (0.10 + p.window_high) * span
         base = float(slow[trunk].mean()) if trunk.any() else float(slow.mean())
 
         def shown(exposure: Array) -> NDArray[np.float32]:
             flat = exposure - p.compression * (slow - base)
-            value = np.clip((flat - low) / (high - low), 0, 1.4)
+            value = np.clip((flat - low) / (high - low), 0, 2.5)
             value = value**p.gamma
-            value = np.where(value > 0.75, 0.75 + 0.25 * (1 - np.exp(-(value - 0.75) / 0.25)), value)
+            value = np.where(value > 0.55, 0.55 + 0.45 * (1 - np.exp(-(value - 0.55) / 0.45)), value)
             if p.collimation == "shutter":
                 value = value * self._shutter
             return np.clip(value, 0, 1).astype(np.float32)

@@ -40,13 +40,14 @@ def frame(tangent: Array, up: Array) -> tuple[Array, Array]:
 
 
 UP = np.array([0.0, 0.0, 1.0])
+AHEAD = np.array([0.0, 1.0, 0.0])
 
 
 def shell(path: Array, tall: Array, flat: float, thickness: float, step: float, up: Array = UP) -> Points:
     """Cortical shell of a tube of elliptic cut: ``tall`` half-heights along ``up``, ``flat`` times that across."""
-    at, tangent, length, radius = along(path[:-1], path[1:], tall[:-1], tall[1:], step)
+    at, tangent, length, radius = along(path[:-1], path[1:], tall[:-1], tall[1:], 1.7 * step)
     first, second = frame(tangent, up)
-    n = max(10, int(2 * np.pi * float(tall.max()) / step))
+    n = max(8, int(2 * np.pi * float(np.quantile(tall, 0.9)) / (1.35 * step)))
     angle = (np.arange(n) + 0.5) * 2 * np.pi / n
     arc = np.hypot(np.sin(angle), flat * np.cos(angle)) * 2 * np.pi / n
     ring = np.cos(angle)[None, :, None] * first[:, None] + flat * np.sin(angle)[None, :, None] * second[:, None]
@@ -56,23 +57,36 @@ def shell(path: Array, tall: Array, flat: float, thickness: float, step: float, 
 
 
 def solid(start: Array, end: Array, r0: Array, r1: Array, step: float, flat: float = 1.0, up: Array = UP) -> Points:
-    """Filled tubes along segments; cuts are discs of points on a sunflower spiral."""
+    """Filled tubes along segments, cut ``flat`` times as wide across ``up`` as along it.
+
+    Seen from the side, a cut is a row of points that carry its chords; seen end on, it is a disc of points.
+    """
     at, tangent, length, radius = along(start, end, r0, r1, step)
     first, second = frame(tangent, up)
+    side = unit(np.cross(tangent, AHEAD))
+    reach = np.hypot((side * first).sum(1), flat * (side * second).sum(1)) * radius
+    end_on = np.abs(tangent[:, 1]) > 0.8
+    area = np.pi * flat * radius**2 * length
     parts = []
-    edges = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 1e9]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
-        chosen = (radius / step > low) & (radius / step <= high)
-        if not chosen.any():
-            continue
-        n = max(1, int(5 * min(float(radius[chosen].max()) / step, 40) ** 2))
-        k = np.arange(n) + 0.5
-        r, angle = np.sqrt(k / n) * (n > 1), k * 2.399963
-        disc = (r * np.cos(angle))[None, :, None] * first[chosen, None]
-        disc = disc + flat * (r * np.sin(angle))[None, :, None] * second[chosen, None]
-        points = at[chosen, None] + radius[chosen, None, None] * disc
-        volume = np.repeat(np.pi * flat * radius[chosen] ** 2 * length[chosen] / n, n)
-        parts.append((points.reshape(-1, 3), volume))
+    for low, high in ((0.0, 0.6), (0.6, 1.5), (1.5, 3.0), (3.0, 6.0), (6.0, 12.0), (12.0, 1e9)):
+        in_bin = (radius / step > low) & (radius / step <= high)
+        for chosen, disc in ((in_bin & ~end_on, False), (in_bin & end_on, True)):
+            if not chosen.any():
+                continue
+            across = min(float(radius[chosen].max()) / step, 40)
+            n = max(1, int(2.5 * across**2) if disc else int(2.4 * across + 0.5))
+            k = np.arange(n) + 0.5
+            if disc:
+                r, angle = np.sqrt(k / n) * (n > 1), k * 2.399963
+                offset = (r * np.cos(angle))[None, :, None] * first[chosen, None]
+                offset = offset + flat * (r * np.sin(angle))[None, :, None] * second[chosen, None]
+                offset, share = offset * radius[chosen, None, None], np.full(n, 1 / n)
+            else:
+                t = 2 * k / n - 1
+                offset = t[None, :, None] * (reach[chosen, None] * side[chosen])[:, None]
+                share = np.sqrt(1 - t**2) / np.sqrt(1 - t**2).sum()
+            points = at[chosen, None] + offset
+            parts.append((points.reshape(-1, 3), (area[chosen, None] * share[None]).ravel()))
     return join(parts)
 
 
@@ -120,8 +134,8 @@ def ribs(chest: Chest, rng: np.random.Generator, step: float) -> tuple[Points, P
             n = p.chest_power
             c, s = np.cos(angle), np.sin(angle)
             r = (np.abs(s) ** n + np.abs(c) ** n) ** (-1 / n)
-            wide = chest.half_width(z) + 5
-            deep = chest.half_depth(z) + 5
+            wide = chest.half_width(z) + 4
+            deep = chest.half_depth(z) + 4
             x = sign * wide * r * s
             y = chest.mid_depth(z) - deep * r * c
             # The head of the rib meets the side of its vertebra rather than the midline.
@@ -131,8 +145,8 @@ def ribs(chest: Chest, rng: np.random.Generator, step: float) -> tuple[Points, P
             ends = np.clip((angle[-1] - angle) / 0.12, 0.45, 1)
             grow = 1.0 - 0.18 * np.clip(angle / 2.5, 0, 1)
             tall = p.rib_height * (0.85 if number in (1, 11, 12) else 1.0) * ends * grow
-            shells.append(shell(path, tall, 0.52, 1.15, step))
-            marrows.append(solid(path[:-1], path[1:], tall[:-1], tall[1:], 1.6 * step, 0.52))
+            shells.append(shell(path, tall, 0.46, 1.15, step))
+            marrows.append(solid(path[:-1], path[1:], tall[:-1], tall[1:], 2.5 * step, 0.46))
     return join(shells), join(marrows)
 
 
@@ -146,7 +160,6 @@ def spine(chest: Chest, rng: np.random.Generator, step: float) -> Points:
     p = chest.p
     parts = []
     pitch, y = p.rib_pitch, chest.spine_depth
-    ahead = np.array([0.0, 1.0, 0.0])
     first = int(np.floor((p.dome_left - 130) / pitch))
     for i in range(first, int((p.lung_apex + 110) / pitch)):
         z = (i + 0.5) * pitch
@@ -155,12 +168,12 @@ def spine(chest: Chest, rng: np.random.Generator, step: float) -> Points:
         waist = np.array([1.0, 0.93, 0.9, 0.93, 1.0]) * 14.5 * (1 - 0.2 * neck)
         levels = np.linspace(z - high, z + high, 5)
         body = np.stack([np.zeros(5), np.full(5, y), levels], 1)
-        parts.append(shell(body, waist, wide / 14.5, 0.7, step, ahead))
+        parts.append(shell(body, waist, wide / 14.5, 0.5, step, AHEAD))
         for end in (z - high, z + high):
             tilt = rng.normal(0, 0.3)
-            a, b = np.array([[0.0, y, end - 0.45 + tilt]]), np.array([[0.0, y, end + 0.45 + tilt]])
+            a, b = np.array([[0.0, y, end - 0.3 + tilt]]), np.array([[0.0, y, end + 0.3 + tilt]])
             r = np.array([14.0])
-            parts.append(solid(a, b, r, r, max(step, 0.9), wide / 14.5, ahead))
+            parts.append(solid(a, b, r, r, max(step, 0.9), wide / 14.5, AHEAD))
         for sign in (-1, 1):
             pedicle = np.array([[sign * 10.5, y - 12, z + 3], [sign * 10.5, y - 20, z + 3]])
             parts.append(shell(pedicle, np.array([5.2, 5.2]), 0.62, 0.9, step))
@@ -181,19 +194,19 @@ def shoulders(chest: Chest, rng: np.random.Generator, step: float) -> tuple[Poin
         j = rng.normal(0, 2.5, 6)
         out = p.scapula_out
         clavicle = bezier(
-            [(sign * 14, 28, top - 34 + j[0]), (sign * 52, 34, top - 27 + j[1]), (sign * 100, 4, top - 16 + j[2]),
-             (sign * 146, -22, top - 10 + j[3])], 40,
+            [(sign * 14, 30, top - 48 + j[0]), (sign * 48, 38, top - 36 + j[1]), (sign * 98, 4, top - 15 + j[2]),
+             (sign * 146, -22, top - 9 + j[3])], 40,
         )  # fmt: skip
         thick = np.interp(np.arange(40), [0, 6, 20, 39], [9.0, 6.5, 5.4, 6.8])
-        shells.append(shell(clavicle, thick, 0.85, 1.3, step))
-        marrows.append(solid(clavicle[:-1], clavicle[1:], thick[:-1], thick[1:], 1.6 * step, 0.85))
+        shells.append(shell(clavicle, thick, 0.85, 1.8, step))
+        marrows.append(solid(clavicle[:-1], clavicle[1:], thick[:-1], thick[1:], 2.5 * step, 0.85))
 
         back = -front - 6
         x0 = 92 + out
         upper = np.array([sign * (x0 - 12), back + 18, top - 26 + j[4]])
         lower = np.array([sign * (x0 + 14), back - 4, top - 148 + j[5]])
         socket = np.array([sign * (x0 + 50), back + 40, top - 46 + j[4]])
-        shells.append(plate(np.stack([upper, lower, socket]), 2.2, step))
+        shells.append(plate(np.stack([upper, lower, socket]), 2.2, 1.5 * step))
         for path, r in (
             ([lower, 0.5 * (lower + socket) + [sign * -3, 0, 0], socket], 4.2),
             ([upper, 0.5 * (upper + lower) + [sign * -5, 0, 0], lower], 2.0),
@@ -211,7 +224,7 @@ def shoulders(chest: Chest, rng: np.random.Generator, step: float) -> tuple[Poin
         shaft = np.where(t > 0, 11.5 + 11 * np.exp(-far / 22), 0)
         size = np.maximum(ball, shaft)
         shells.append(shell(arm, size, 1.0, 2.0, step))
-        marrows.append(solid(arm[:25], arm[1:26], size[:25], size[1:26], 2.0 * step))
+        marrows.append(solid(arm[:25], arm[1:26], size[:25], size[1:26], 3.0 * step))
     return join(shells), join(marrows)
 
 
@@ -241,11 +254,11 @@ def vessels(chest: Chest, right: bool, rng: np.random.Generator, step: float) ->
     flow = np.full(len(nodes), 1.0)
     for i in range(len(nodes) - 1, 1, -1):
         flow[parent[i]] += flow[i]
-    radius = 0.68 * p.vessel_calibre * flow ** (1 / 2.6)
+    radius = 0.82 * p.vessel_calibre * flow ** (1 / 2.6)
     child = np.arange(2, len(nodes))
     a, b = nodes[parent[child]], nodes[child]
     bend = 0.5 * (a + b) + rng.normal(0, 0.07, a.shape) * np.linalg.norm(b - a, axis=1)[:, None]
-    r = np.minimum(radius[child], 7.0 * p.vessel_calibre)
+    r = np.minimum(radius[child], 7.5 * p.vessel_calibre)
     t = np.linspace(0, 1, 5)[:, None, None]
     curve = (1 - t) ** 2 * a + 2 * t * (1 - t) * bend + t**2 * b
     start, end = curve[:-1].reshape(-1, 3), curve[1:].reshape(-1, 3)
