@@ -22,7 +22,7 @@ def ordered(low: Array, high: Array) -> Interval:
 
 def ellipsoid(z: Array, y: Array, centre: tuple[float, float, float], axes: tuple[float, float, float],
               tilt: float = 0.0) -> Interval:  # fmt: skip
-    """Cut of an ellipsoid whose ``x`` axis is turned downwards, to the patient's left, by ``tilt`` radians; else NaN."""
+    """Cut of an ellipsoid whose ``x`` axis is turned down to the patient's left by ``tilt`` radians; NaN beside it."""
     (cx, cy, cz), (ax, ay, az) = centre, axes
     c, s = np.cos(tilt), np.sin(tilt)
     h = z - cz

@@ -95,8 +95,12 @@ def electrodes(chest: Chest, rng: np.random.Generator, step: float) -> Points:
         disc = np.array([[x, front, z], [x, front + 1.2, z]])
         parts.append(chain(disc, 4.2, min(step, 1.0)))
         off = rng.normal(0, 45, 4)
-        wire = [(x, front + 2, z), (x * 0.7 + off[0], front + 8, z - 25 + off[1]),
-                (60 + off[2], front + 8, p.dome_left - 40 + off[3]), (150 + off[0], front, p.dome_left - 190)]  # fmt: skip
+        wire = [
+            (x, front + 2, z),
+            (x * 0.7 + off[0], front + 8, z - 25 + off[1]),
+            (60 + off[2], front + 8, p.dome_left - 40 + off[3]),
+            (150 + off[0], front, p.dome_left - 190),
+        ]
         points, volume = chain(bezier(wire, 90), 0.7, step)
         parts.append((points, volume * 0.6))
     return np.concatenate([q for q, _ in parts]), np.concatenate([v for _, v in parts])

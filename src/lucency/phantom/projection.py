@@ -43,7 +43,7 @@ class Geometry:
 
     def across(self) -> Array:
         """Position of each pixel column from the central ray, at the detector, ``[size]``; rows are its negative."""
-        return (np.arange(self.size) - (self.size - 1) / 2) * self.spacing
+        return np.asarray((np.arange(self.size) - (self.size - 1) / 2) * self.spacing, np.float64)
 
     def shrink(self, y: Array) -> Array:
         """Size at depth ``y`` of what has size 1 on the detector."""
@@ -119,10 +119,10 @@ def project_intervals(geometry: Geometry, depths: Array, intervals: list[Interva
                 kinks += np.bincount(index + 1, (rest * height).ravel(), len(kinks))
     slopes = kinks.reshape(n, width).cumsum(1)
     # A kink at column c bends the sum from c + 1 on, so what stands for column c is found one further left.
-    return np.maximum(slopes.cumsum(1)[:, MARGIN - 1 : MARGIN - 1 + n], 0.0)
+    return np.asarray(np.maximum(slopes.cumsum(1)[:, MARGIN - 1 : MARGIN - 1 + n], 0.0))
 
 
 def heights(geometry: Geometry, depths: Array) -> Array:
     """Height ``[size, D]`` at which the rays of each detector row pass each depth."""
     rows = -geometry.across()
-    return geometry.centre_z + rows[:, None] * geometry.shrink(depths)[None]
+    return np.asarray(geometry.centre_z + rows[:, None] * geometry.shrink(depths)[None])

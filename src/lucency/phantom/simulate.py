@@ -190,7 +190,7 @@ class Anatomy:
                 q = rng.uniform(-1, 1, 3) * [p.chest_half_width, 0.7 * p.chest_half_depth, 1]
                 q[0] = (-1 if right else 1) * abs(q[0])
                 q[2] = rng.uniform(p.dome_left, p.lung_apex)
-                clear = np.array([q, q + [radius + 3, 0, 0], q - [radius + 3, 0, 0], q - [0, 0, radius + 8]])
+                clear = q + np.array([[0, 0, 0], [radius + 3, 0, 0], [-radius - 3, 0, 0], [0, 0, -radius - 8]])
                 if tissue.inside(chest, right, clear, 0.9).all():
                     break
             x, y, z = map(float, q)
@@ -289,7 +289,7 @@ class Anatomy:
             value = np.where(value > 0.55, 0.55 + 0.45 * (1 - np.exp(-(value - 0.55) / 0.45)), value)
             if p.collimation == "shutter":
                 value = value * self._shutter
-            return np.clip(value, 0, 1).astype(np.float32)
+            return np.asarray(np.clip(value, 0, 1), np.float32)
 
         return Phantom(
             image=shown(exposed(wet)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lucency.phantom.anatomy import Chest
@@ -14,6 +16,11 @@ Points = tuple[Array, Array]
 def join(parts: list[Points]) -> Points:
     """All points of several parts."""
     return np.concatenate([p for p, _ in parts]), np.concatenate([v for _, v in parts])
+
+
+def at(x: float, y: float, z: float) -> Array:
+    """A point or a step."""
+    return np.array([x, y, z], float)
 
 
 def unit(v: Array) -> Array:
@@ -45,13 +52,13 @@ AHEAD = np.array([0.0, 1.0, 0.0])
 
 def shell(path: Array, tall: Array, flat: float, thickness: float, step: float, up: Array = UP) -> Points:
     """Cortical shell of a tube of elliptic cut: ``tall`` half-heights along ``up``, ``flat`` times that across."""
-    at, tangent, length, radius = along(path[:-1], path[1:], tall[:-1], tall[1:], 1.7 * step)
+    middle, tangent, length, radius = along(path[:-1], path[1:], tall[:-1], tall[1:], 1.7 * step)
     first, second = frame(tangent, up)
     n = max(8, int(2 * np.pi * float(np.quantile(tall, 0.9)) / (1.35 * step)))
     angle = (np.arange(n) + 0.5) * 2 * np.pi / n
     arc = np.hypot(np.sin(angle), flat * np.cos(angle)) * 2 * np.pi / n
     ring = np.cos(angle)[None, :, None] * first[:, None] + flat * np.sin(angle)[None, :, None] * second[:, None]
-    points = at[:, None] + radius[:, None, None] * ring
+    points = middle[:, None] + radius[:, None, None] * ring
     volume = (length * radius)[:, None] * arc[None] * thickness
     return points.reshape(-1, 3), volume.ravel()
 
@@ -61,7 +68,7 @@ def solid(start: Array, end: Array, r0: Array, r1: Array, step: float, flat: flo
 
     Seen from the side, a cut is a row of points that carry its chords; seen end on, it is a disc of points.
     """
-    at, tangent, length, radius = along(start, end, r0, r1, step)
+    middle, tangent, length, radius = along(start, end, r0, r1, step)
     first, second = frame(tangent, up)
     side = unit(np.cross(tangent, AHEAD))
     reach = np.hypot((side * first).sum(1), flat * (side * second).sum(1)) * radius
@@ -85,7 +92,7 @@ def solid(start: Array, end: Array, r0: Array, r1: Array, step: float, flat: flo
                 t = 2 * k / n - 1
                 offset = t[None, :, None] * (reach[chosen, None] * side[chosen])[:, None]
                 share = np.sqrt(1 - t**2) / np.sqrt(1 - t**2).sum()
-            points = at[chosen, None] + offset
+            points = middle[chosen, None] + offset
             parts.append((points.reshape(-1, 3), (area[chosen, None] * share[None]).ravel()))
     return join(parts)
 
@@ -96,7 +103,7 @@ def chain(path: Array, radius: Array | float, step: float, flat: float = 1.0) ->
     return solid(path[:-1], path[1:], r[:-1], r[1:], step, flat)
 
 
-def bezier(points: list[tuple[float, float, float]], count: int) -> Array:
+def bezier(points: Sequence[tuple[float, float, float] | Array], count: int) -> Array:
     """A smooth path ``[count, 3]`` through given points (Catmull-Rom)."""
     p = np.array([points[0], *points, points[-1]], float)
     t = np.linspace(0, len(points) - 1 - 1e-9, count)
@@ -208,12 +215,12 @@ def shoulders(chest: Chest, rng: np.random.Generator, step: float) -> tuple[Poin
         socket = np.array([sign * (x0 + 50), back + 40, top - 46 + j[4]])
         shells.append(plate(np.stack([upper, lower, socket]), 2.2, 1.5 * step))
         for path, r in (
-            ([lower, 0.5 * (lower + socket) + [sign * -3, 0, 0], socket], 4.2),
-            ([upper, 0.5 * (upper + lower) + [sign * -5, 0, 0], lower], 2.0),
-            ([0.6 * upper + 0.4 * lower, 0.5 * (upper + socket) + [0, -14, 4], socket + [sign * 10, -2, 26]], 4.0),
-            ([socket + [0, 10, 8], socket + [sign * -12, 28, 14], socket + [sign * -4, 42, 4]], 5.0),
+            ([lower, 0.5 * (lower + socket) + at(sign * -3, 0, 0), socket], 4.2),
+            ([upper, 0.5 * (upper + lower) + at(sign * -5, 0, 0), lower], 2.0),
+            ([0.6 * upper + 0.4 * lower, 0.5 * (upper + socket) + at(0, -14, 4), socket + at(sign * 10, -2, 26)], 4.0),
+            ([socket + at(0, 10, 8), socket + at(sign * -12, 28, 14), socket + at(sign * -4, 42, 4)], 5.0),
         ):
-            curve = bezier([tuple(map(float, q)) for q in path], 24)
+            curve = bezier(path, 24)
             shells.append(shell(curve, np.full(24, r), 0.9, 1.0, step))
         head = socket + np.array([sign * 27.0, 4, -2])
         elbow = head + np.array([sign * (30 + 150 * p.arm_out), 0, -260.0])
@@ -233,7 +240,7 @@ def vessels(chest: Chest, right: bool, rng: np.random.Generator, step: float) ->
     p = chest.p
     sign = -1.0 if right else 1.0
     hilum = np.array([sign * (0.18 * p.chest_half_width + 8), -6.0, chest.carina - (24 if right else 14)])
-    tips = []
+    tips: list[Array] = []
     room = np.array([p.chest_half_width, p.chest_half_depth, 0])
     while len(tips) < 420:
         q = rng.uniform(-1, 1, (800, 3)) * room
@@ -243,7 +250,7 @@ def vessels(chest: Chest, right: bool, rng: np.random.Generator, step: float) ->
     goals = np.array(tips[:420])
     goals = goals[np.argsort(np.linalg.norm(goals - hilum, axis=1) + rng.normal(0, 10, 420))]
     # Arteries lead, and veins of the lower lobes run flatter, towards the left atrium.
-    roots = np.array([hilum, hilum + [sign * 2, 8, -22.0]])
+    roots = np.array([hilum, hilum + at(sign * 2, 8, -22)])
     nodes = np.concatenate([roots, goals])
     parent = np.full(len(nodes), -1)
     far = np.zeros(len(nodes))
