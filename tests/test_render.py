@@ -23,11 +23,23 @@ from lucency.methods import Step
 from lucency.methods.integrated_gradients import IntegratedGradients
 from lucency.methods.lime import Lime
 from lucency.methods.occlusion import Occlusion
+from lucency.metrics import Curve, evaluate, localise
 from lucency.removal import Noise
-from lucency.render import Recorder, overlay, palette, save_animation, save_overlay, save_report
+from lucency.render import (
+    Compared,
+    Recorder,
+    overlay,
+    palette,
+    save_animation,
+    save_comparison,
+    save_overlay,
+    save_report,
+)
 from lucency.render.film import Film
+from lucency.render.lettering import font, lines
 from lucency.render.overlay import nice_length
 from lucency.render.recorder import FRAMES, SHARE
+from lucency.render.views import views
 from nets import Window, classifier_of
 
 
@@ -233,16 +245,17 @@ def test_animations_decode(suffix: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_noise_stays_under_three_megabytes(tmp_path: Path) -> None:
+def test_noise_stays_under_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lucency.render.animation.LARGEST", 1_000_000)
     explanation, _ = explained((320, 320), method=Occlusion(patch=160, stride=160))
     recorder, generator = Recorder(), torch.Generator().manual_seed(0)
-    for i in range(59):
+    for i in range(20):
         noise = torch.rand(1, 320, 320, generator=generator)
-        recorder(dataclasses.replace(step(i, 59, {}), perturbed=lambda noise=noise: noise))
+        recorder(dataclasses.replace(step(i, 20, {}), perturbed=lambda noise=noise: noise))
     path = save_animation(explanation, recorder, tmp_path / "a.gif")
     with Image.open(path) as image:
-        assert 4 < image.n_frames < 40
-    assert path.stat().st_size < 3_000_000
+        assert 4 < image.n_frames < 15
+    assert path.stat().st_size < 1_000_000
 
 
 def test_panels_follow_the_method() -> None:
@@ -356,6 +369,97 @@ def test_a_film_that_ffmpeg_could_not_finish(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OutputError, match="ffmpeg could not finish it"):
         save_animation(explanation, recorder, tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+def compared(tmp_path: Path) -> tuple[list[Compared], Curve, np.ndarray]:
+    found = {}
+    for name, how in {"fine": Occlusion(patch=4, stride=4), "coarse": Occlusion(patch=12, stride=6)}.items():
+        explanation, recorder = explained(method=how)
+        found[name] = explanation, save_animation(explanation, recorder, tmp_path / f"{name}.webp")
+    pixels = torch.from_numpy(found["fine"][0].pixels)
+    seen = evaluate(
+        Scan(pixels),
+        classifier_of(Window((20, 24), (18, 22))),
+        {name: e for name, (e, _) in found.items()},
+        curves=("MoRF", "deletion", "random"),
+        points=6,
+        region=8,
+        repeats=2,
+    )
+    truth = np.zeros((40, 36))
+    truth[20:24, 18:22] = 1
+    methods = [
+        Compared(
+            name, e, animation=film, curves=[c for c in seen.curves if c.map == name],
+            localisation=localise(e.heatmap, truth),
+        )
+        for name, (e, film) in found.items()
+    ]  # fmt: skip
+    methods.insert(1, Compared("grad_cam", None, error="It has no <b>layer</b>."))
+    return methods, seen.curve("random", "random"), truth
+
+
+def test_a_comparison_needs_nothing_else_and_a_failure_stands_in_its_place(tmp_path: Path) -> None:
+    methods, random, truth = compared(tmp_path)
+    page = save_comparison(methods, tmp_path / "c.html", random=random, truth=truth, command="<tt>").read_text()
+    assert fetched(page.replace("url(data:", "(data:")) == []
+    assert "It has no &lt;b&gt;layer&lt;/b&gt;." in page
+    assert "<tt>" not in page
+    assert page.count("data:image/webp") == 2
+    assert page.count('<g class="line"') == 2 + 2 + 1
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</th>(.*?)</tr>", page)
+    fine, failed, coarse = (re.findall(r"<td(?: data-value=\"([^\"]*)\")?>([^<]*)", cells) for _, cells in rows[:3])
+    assert all(cell == ("", "–") for cell in failed)
+    assert fine[0][1] == f"{methods[0].explanation.probability:.3f}"  # type: ignore[union-attr]
+    number = methods[2].curves[0].number
+    assert float(coarse[4][0]) == pytest.approx(number.value)
+    hits = [m.localisation.hit for m in methods if m.localisation is not None]
+    assert True in hits
+    assert [cell[1] == "yes" for cell in (fine[7], coarse[7])] == hits
+    assert len(fine) == len(coarse) == page.count('<th scope="col">') - 1
+
+
+def test_each_map_of_a_comparison_has_its_own_maximum(tmp_path: Path) -> None:
+    explanation, _ = explained()
+    elsewhere = np.zeros_like(explanation.heatmap)
+    elsewhere[5, 7] = 1
+    other = dataclasses.replace(explanation, heatmap=elsewhere)
+    page = save_comparison([Compared("a", explanation), Compared("b", other)], tmp_path / "c.html").read_text()
+    places = re.findall(r"left: ([0-9.]+)%; top: ([0-9.]+)%", page)
+    row, column = explanation.peak
+    assert [(float(x), float(y)) for x, y in places] == [
+        pytest.approx((100 * (c + 0.5) / 36, 100 * (r + 0.5) / 40)) for r, c in ((row, column), (5, 7))
+    ]
+
+
+def test_volumes_are_compared_in_the_same_planes(tmp_path: Path) -> None:
+    explanation, _ = explained((10, 24, 18))
+    elsewhere = np.zeros_like(explanation.heatmap)
+    elsewhere[explanation.peak[0], 1, 2] = 1
+    other = dataclasses.replace(explanation, heatmap=elsewhere)
+    assert [p.peak for p in views(other, through=explanation.peak)] == [(1, 2), None, None]
+    page = save_comparison([Compared("a", explanation), Compared("b", other)], tmp_path / "c.html").read_text()
+    assert len(re.findall(r"left: [0-9.]+%", page)) == 3 + 1
+
+
+def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
+    explanation, _ = explained()
+    other, _ = explained((30, 30))
+    with pytest.raises(ParameterError, match="no method gave a map"):
+        save_comparison([Compared("a", None, error="x")], tmp_path / "c.html")
+    with pytest.raises(ParameterError, match="different scans"):
+        save_comparison([Compared("a", explanation), Compared("b", other)], tmp_path / "c.html")
+    with pytest.raises(ParameterError, match="does not fit"):
+        save_comparison([Compared("a", explanation)], tmp_path / "c.html", truth=np.zeros((3, 3)))
+
+
+@given(words=st.lists(st.text("abc", min_size=1, max_size=30), max_size=20), width=st.integers(60, 400))
+@settings(max_examples=30, deadline=None)
+def test_lines_fit(words: list[str], width: int) -> None:
+    broken = lines(" ".join(words), 12, width)
+    assert all(font(12).getlength(line) <= width for line in broken)
+    if not any("…" in line for line in broken):
+        assert " ".join(broken).split() == words
 
 
 def test_wrong_use_is_said(tmp_path: Path) -> None:

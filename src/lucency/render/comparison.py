@@ -182,8 +182,7 @@ def _tile(compared: Compared, through: tuple[int, ...], sizes: Sequence[tuple[in
         compared.title,
         "",
         tuple(layer_uri(p.heatmap, scale, size) for p, size in zip(planes, sizes, strict=True)),
-        # In a volume the planes are those of the first method's peak, which need not hold this one's.
-        tuple(_percent(p) for p in planes) if explanation.heatmap.ndim == 2 or explanation.peak == through else (),
+        tuple(_percent(p) for p in planes),
         f"{scale.limit:.3g}",
         explanation.provenance["method"]["unit"],
         maximum(explanation),
@@ -244,7 +243,7 @@ def _cell(compared: Compared, column: str) -> Cell:
         if _curve_name(curve) == column:
             number = curve.number
             half = (number.high - number.low) / 2
-            return Cell(f"{number.value:.3f}" + (f" ± {half:.3f}" if half > 0 else ""), number.value)
+            return Cell(f"{number.value:.3f}" + (f" ± {half:.3f}" if half >= 0.0005 else ""), number.value)
     value: float | bool | None
     match column:
         case "probability":
@@ -285,8 +284,7 @@ def _charts(compared: Sequence[Compared], random: Curve | None, styles: dict[str
         lines += [_line("random", "random order", c, "#8a96a3", "1 4", box) for c in beside]
         charts.append(
             Chart(
-                f"{kind}: {every[0].measure}"
-                + (f", {every[0].better} is better" if every[0].better != "neither" else ""),
+                f"{kind}: {every[0].measure}{better}",
                 every[0].definition,
                 "share of the scan shown" if kind == "insertion" else "share of the scan removed",
                 tuple(lines),

@@ -129,7 +129,8 @@ class Recorder:
         self._last: Step | None = None
         self._last_kept = True
         self._first: float | None = None
-        self._dearest = 0.0
+        # Seconds of the dearest picture so far, to begin with a guess: the first must not be a surprise.
+        self._dearest = 0.01
 
     def __call__(self, step: Step) -> None:
         started = time.perf_counter()

@@ -37,17 +37,21 @@ class View:
 def views(
     explanation: Explanation, heatmap: Floats | None = None, through: tuple[int, ...] | None = None
 ) -> list[View]:
-    """The planes of ``heatmap`` (the explanation's own when ``None``) through its peak, or through that point."""
+    """The planes of ``heatmap`` (the explanation's own when ``None``) through its peak.
+
+    Of a volume, ``through`` may name another point; the peak of the map is then in those planes that hold it.
+    """
     shown = explanation.heatmap if heatmap is None else heatmap
     grey = explanation.pixels.mean(0)
     spacing = explanation.provenance["scan"]["spacing"]
-    found = through or peak_of(shown)
+    peak = peak_of(shown)
     supported = bool(shown.max() > 0)
     if shown.ndim == 2:
-        row, column = found
+        row, column = peak
         return [
             View("", grey, shown, (row, column) if supported else None, None if spacing is None else tuple(spacing))
         ]
+    found = through or peak
     names = ("slice", "row", "column")
     planes = []
     for axis, name in enumerate(names):
@@ -58,7 +62,7 @@ def views(
                 f"{name} {found[axis]} of 0 to {shown.shape[axis] - 1}",
                 grey[at],
                 shown[at],
-                (found[rest[0]], found[rest[1]]) if supported else None,
+                (peak[rest[0]], peak[rest[1]]) if supported and peak[axis] == found[axis] else None,
                 None if spacing is None else (spacing[rest[0]], spacing[rest[1]]),
             )
         )
