@@ -288,6 +288,6 @@ def test_the_json_beside_a_model_is_checked(lucency: Any, scan: str, tmp_path: P
 
 
 def test_json_has_no_nan() -> None:
-    from lucency.cli.console import _plain
+    from lucency.cli.console import plain
 
-    assert _plain({"a": [float("nan"), 1.0], "b": (float("inf"),)}) == {"a": [None, 1.0], "b": [None]}
+    assert plain({"a": [float("nan"), 1.0], "b": (float("inf"),)}) == {"a": [None, 1.0], "b": [None]}

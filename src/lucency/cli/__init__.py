@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         if os.environ.get("LUCENCY_DEBUG"):
             traceback.print_exc()
         _fail(
-            f"Lucency failed ({type(error).__name__}: {_line(error)}), and that is a fault of its own; "
+            f"Lucency failed ({type(error).__name__}: {line_of(error)}), and that is a fault of its own; "
             "set LUCENCY_DEBUG=1 to see where, and please report it.",
             BUG,
             kind=error,
@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
 
 
-def _line(error: Exception) -> str:
+def line_of(error: Exception) -> str:
+    """What an exception has to say, on one line of bounded length."""
     return " ".join(str(error).split())[:300] or "no message"
 
 

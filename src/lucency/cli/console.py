@@ -21,15 +21,16 @@ err = Console(stderr=True, highlight=False)
 
 
 def print_json(record: Mapping[str, Any] | list[Any]) -> None:
-    """One JSON value; what JSON has no word for (NaN, infinities) becomes null."""
-    print(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False))
+    """One JSON value."""
+    print(json.dumps(plain(record), ensure_ascii=False, allow_nan=False))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value in JSON's terms; what JSON has no word for (NaN, infinities) becomes null."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 
 from lucency.metrics import Curve, Evaluation
 from lucency.render import palette
+from lucency.render.comparison import LINES
 from lucency.render.lettering import FAMILY
 from lucency.render.output import written
 from lucency.render.palette import hexed
 
 IMAGES = (".png", ".jpg", ".pdf", ".svg")
-LINES = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#3d8bd4", "#d55e00", "#cc79a7", "#b8b8b8")
-"""Okabe and Ito's colours, told apart in every common colour blindness; the blue is lighter, for a dark ground."""
 STYLES = ("-", "--", ":")
 TITLES = {
     "MoRF": ("Most relevant first", "a good map falls fast"),

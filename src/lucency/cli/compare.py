@@ -1,0 +1,180 @@
+"""``lucency compare``: several methods on one scan, on one page."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lucency.cli import INTERRUPTED, line_of
+from lucency.cli.evaluate import named
+from lucency.cli.options import DEFAULT_MODEL, AsJson, Budget, Device, Model, ScanFile, Seed, Target, Watch
+
+if TYPE_CHECKING:
+    from lucency.methods import Method
+    from lucency.render import Compared
+
+USUAL = "occlusion,lime,shapley,rise,integrated_gradients,meaningful,gradcam"
+
+EXAMPLES = """[bold]Examples:[/bold]
+
+  lucency compare chest.png --out out/compare
+
+  lucency compare out/phantom/scan.png --model lucency:phantom --target effusion --methods all --truth out/phantom/truth.npy --out out/compare
+"""  # noqa: E501
+
+
+def compare(
+    context: typer.Context,
+    scan: ScanFile,
+    folder: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to.")],
+    methods: Annotated[str, typer.Option(metavar="A,B,C", help="Names of methods, or all.")] = USUAL,
+    model: Model = DEFAULT_MODEL,
+    target: Target = None,
+    watch: Watch = "probability",
+    budget: Budget = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A .npy on the grid of SCAN that says what should be found (not 0 = yes)."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(metavar="N", help="Runs of each curve of the evaluation.")] = 3,
+    device: Device = "auto",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Explain SCAN by several methods and put their maps, curves and numbers on one page.
+
+    DIR gets comparison.html, comparison.json and one NAME.lucency for each method. A method that fails stands on the
+    page with its reason. --budget is for each method. Ctrl-C leaves out what is not done yet.
+    """
+    from lucency import evaluate, explain, read_scan
+    from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress
+    from lucency.cli.folder import results
+    from lucency.cli.model import classifier_named
+    from lucency.engine import Engine
+    from lucency.errors import LucencyError
+    from lucency.methods import METHODS, method_named
+    from lucency.metrics import localise
+    from lucency.render import Compared, Recorder, save_animation, save_comparison
+
+    hows: list[Method] = [method_named(name) for name in (METHODS if methods == "all" else named(methods))]
+    known = None if truth is None else _truth(truth)
+    picture = read_scan(scan)
+    engine = Engine(classifier_named(model), device=device, seed=seed)
+    compared: list[Compared] = []
+    random = None
+
+    with results(folder) as place, progress() as bar, cancelled_by_ctrl_c() as cancelled:
+        films = place / "films"
+        films.mkdir()
+        for i, how in enumerate(hows, 1):
+            if cancelled.is_set():
+                break
+            title = f"{how.title} ({i} of {len(hows)})"
+            bar.start(title)
+            recorder = Recorder()
+
+            def on_step(step: Any, recorder: Recorder = recorder) -> None:
+                bar.step(step)
+                recorder(step)
+
+            try:
+                explanation = explain(
+                    picture,
+                    engine.classifier,
+                    target=target,
+                    method=how,
+                    watch=watch,
+                    budget=budget,
+                    engine=engine,
+                    on_step=on_step,
+                    cancel=cancelled,
+                )
+                bar.start(f"{title}: evaluation")
+                evaluation = evaluate(
+                    picture,
+                    engine.classifier,
+                    {how.name: explanation},
+                    curves=("MoRF", "LeRF", "deletion", "insertion", *(() if random else ("random",))),
+                    repeats=repeats,
+                    engine=engine,
+                    on_curve=lambda curve, done: bar.share(done, curve.kind),
+                )
+                random = random or evaluation.curve("random", "random")
+                compared.append(
+                    Compared(
+                        how.name,
+                        explanation,
+                        animation=save_animation(explanation, recorder, films / f"{how.name}.webp"),
+                        curves=[curve for curve in evaluation.curves if curve.kind != "random"],
+                        localisation=None if known is None else localise(explanation.heatmap, known),
+                    )
+                )
+                explanation.save(place / f"{how.name}.lucency")
+            except LucencyError as error:
+                compared.append(Compared(how.name, None, error=str(error)))
+            except Exception as error:
+                # A fault in one method is no reason to lose the others.
+                compared.append(Compared(how.name, None, error=f"{type(error).__name__}: {line_of(error)}"))
+        bar.start("Page")
+        command = shlex.join(["lucency", *context.obj])
+        save_comparison(
+            compared, place / "comparison.html", random=random, truth=known, command=command, notices=picture.notices
+        )
+        rows = [_row(one) for one in compared]
+        _save_json(rows, place / "comparison.json")
+        for film in films.iterdir():
+            film.unlink()
+        films.rmdir()
+        names = sorted(file.name for file in place.iterdir())
+
+    if as_json:
+        print_json({"methods": rows, "files": [str(folder / name) for name in names]})
+    else:
+        for row in rows:
+            said = f"failed: {row['error']}" if row["error"] else f"{row['evaluations']} evaluations"
+            out.print(f"[bold]{row['method']}[/bold]  {said}" + ("" if row["error"] else f", {row['seconds']:.1f} s"))
+        out.print(f"Open {folder / 'comparison.html'}")
+    if cancelled.is_set():
+        raise typer.Exit(INTERRUPTED)
+
+
+def _truth(path: Path) -> Any:
+    import numpy as np
+
+    from lucency.errors import ParameterError
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"The truth {path} cannot be read ({error}); it must be a .npy.") from error
+
+
+def _row(one: Compared) -> dict[str, Any]:
+    if one.explanation is None:
+        return {"method": one.name, "error": one.error}
+    about = one.explanation.provenance
+    return {
+        "method": one.name,
+        "error": "",
+        "target": one.explanation.target,
+        "probability": one.explanation.probability,
+        "peak": list(one.explanation.peak),
+        "complete": one.explanation.complete,
+        "evaluations": about["evaluations"],
+        "gradients": about["gradients"],
+        "seconds": about["seconds"],
+        "facts": dict(one.explanation.facts),
+        **{f"{curve.kind} {curve.measure}": curve.number.value for curve in one.curves},
+        **({} if one.localisation is None else {"truth": one.localisation.as_dict()}),
+    }
+
+
+def _save_json(rows: list[dict[str, Any]], path: Path) -> None:
+    import json
+
+    from lucency.cli.console import plain
+
+    path.write_text(json.dumps(plain(rows), indent=1) + "\n")
