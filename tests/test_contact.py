@@ -14,7 +14,7 @@ from lucency.engine import Engine
 from lucency.errors import OutputError, ParameterError
 from lucency.methods.units import Unit, strongest_scans, strongest_units
 from lucency.render.contact import APART, CAPTION, EDGE, GAP, TILE, layer_sheet, save_sheet, scan_sheet
-from lucency.render.palette import SUPPORTS
+from lucency.render.palette import SUPPORTS, SURFACE
 from nets import classifier_of
 from styles import styled
 
@@ -42,6 +42,17 @@ def test_scan_box_patch_and_signal_stand_side_by_side(shape: tuple[int, ...]) ->
     assert (patch == 255).all()
     assert (signal[:, :56] > 250).all()
     assert (signal[:, 72:] < 5).all()
+
+
+def test_a_wide_scan_lies_in_the_middle_of_its_tile() -> None:
+    sheet = np.asarray(layer_sheet([unit((32, 64))], "One"))
+    scan = sheet[TOP : TOP + TILE, EDGE : EDGE + TILE]
+    assert (scan[:32] == SURFACE).all()
+    assert (scan[96:] == SURFACE).all()
+    assert not scan[40, 20].any()
+    # Rows 16 to 32 of 32 fill the lower half of the picture, columns 32 to 48 of 64 its third quarter.
+    assert (scan[80, 80] == 255).all()
+    assert (scan[64, 64:96] == SUPPORTS).all()
 
 
 def test_layers_stand_in_rows_of_their_own() -> None:
