@@ -23,6 +23,7 @@ from lucency.masks.superpixels import Quickshift
 from lucency.methods import METHODS, Step
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Blur, Constant
+from nets import classifier_of
 
 
 class Box(nn.Module):
@@ -291,3 +292,60 @@ def test_json_has_no_nan() -> None:
     from lucency.cli.console import plain
 
     assert plain({"a": [float("nan"), 1.0], "b": (float("inf"),)}) == {"a": [None, 1.0], "b": [None]}
+
+
+def test_compare_keeps_what_succeeds(lucency: Any, model: str, scan: str, tmp_path: Path) -> None:
+    truth = np.zeros((64, 96))
+    truth[36:52, 12:36] = 1
+    np.save(tmp_path / "truth.npy", truth)
+    arguments = ["--methods", "rise,gradcam", "--budget", "50ms", "--repeats", "1", "--truth", tmp_path / "truth.npy"]
+    code, out, err = lucency("compare", scan, "--model", model, *arguments, "--out", tmp_path / "o", "--json")
+    assert (code, err) == (0, "")
+    rise, gradcam = json.loads(out)["methods"]
+    assert rise["error"] == ""
+    assert 0 <= rise["truth"]["mass"] <= 1
+    assert "MoRF AOPC" in rise
+    assert "no convolution" in gradcam["error"]
+    assert {f.name for f in (tmp_path / "o").iterdir()} == {"comparison.html", "comparison.json", "rise.lucency"}
+    page = (tmp_path / "o" / "comparison.html").read_text()
+    assert "RISE" in page
+    assert "no convolution" in page
+
+
+def test_evaluate_maps_and_methods(lucency: Any, model: str, scan: str, tmp_path: Path) -> None:
+    good = np.zeros((64, 96), np.float32)
+    good[36:52, 12:36] = 1
+    np.save(tmp_path / "good.npy", good)
+    np.save(tmp_path / "bad.npy", -good)
+    maps = [str(tmp_path / "good.npy"), str(tmp_path / "bad.npy")]
+    arguments = ["--target", "fluid", "--curves", "morf,insertion", "--region", "4", "--removal", "constant"]
+    code, out, _ = lucency("evaluate", scan, *maps, "--model", model, *arguments, "--out", tmp_path / "o", "--json")
+    assert code == 0
+    curves = {(c["map"], c["kind"]): c for c in json.loads(out)["curves"]}
+    assert curves["good", "MoRF"]["aopc"]["value"] > curves["bad", "MoRF"]["aopc"]["value"] + 0.1
+    assert {f.name for f in (tmp_path / "o").iterdir()} == {"curves.png", "evaluation.json"}
+    code, out, _ = lucency("evaluate", scan, maps[0], "--model", model, *arguments)
+    assert code == 0
+    assert "higher is better" in out
+    for wrong, says in (
+        ([], "no map"),
+        ([*maps[:1], "--curves", "up"], "MoRF"),
+        ([scan], "not an explanation"),
+        ([*maps[:1], "--removal", "magic"], "constant"),
+    ):
+        code, _, err = lucency("evaluate", scan, *wrong, "--model", model)
+        assert (code, says in err) == (2, True), err
+
+
+def test_layers_of_a_network(lucency: Any, monkeypatch: pytest.MonkeyPatch, scan: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    monkeypatch.setattr("lucency.cli.model.load_classifier", lambda _: classifier_of(net, 4))
+    code, out, _ = lucency("layers", scan, "--top", "2", "--out", tmp_path / "o", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [row["layer"] for row in found["maps"]] == ["0", "0", "2", "2"]
+    assert Image.open(tmp_path / "o" / "layers.png").size[0] > 300
+    code, _, err = lucency("layers", scan, "--layer", "nowhere")
+    assert code == 2
+    assert "nowhere" in err
