@@ -34,7 +34,7 @@ from scoring import auc, auc_interval, calibration
 
 SIZE, MEAN, STD = 224, 0.42, 0.27
 CLASSES = ["effusion", "nodule", "cardiomegaly"]
-ARGUMENTS = {"classes": 3, "width": 32, "blocks": [1, 1, 1, 1]}
+WIDTH, BLOCKS = 16, (1, 1, 2, 2)
 FIRST = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
 SHARD = 50
 TEST_VOLUMES = (25, 50, 100, 150, 200, 300, 500, 1000)
@@ -94,16 +94,17 @@ def as_input(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift, scale, turn, tone, blur, grain and a small grey patch: all blind to whether there is fluid."""
+    """Mirror, shift, scale, turn, tone, blur, grain and a small grey patch: all blind to whether there is fluid."""
     n = len(x)
 
     def between(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape or (n,), generator=generator)
 
     angle, zoom = between(-0.09, 0.09), between(0.9, 1.1)
+    mirror = torch.where(between(0, 1) < 0.5, -1.0, 1.0)
     theta = torch.stack([
-        torch.stack([zoom * angle.cos(), -zoom * angle.sin(), between(-0.06, 0.06)], 1),
-        torch.stack([zoom * angle.sin(), zoom * angle.cos(), between(-0.06, 0.06)], 1),
+        torch.stack([mirror * zoom * angle.cos(), -zoom * angle.sin(), between(-0.06, 0.06)], 1),
+        torch.stack([mirror * zoom * angle.sin(), zoom * angle.cos(), between(-0.06, 0.06)], 1),
     ], 1)  # fmt: skip
     x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
     x = x.clamp(0, 1) ** between(0.75, 1.35).view(-1, 1, 1, 1)
@@ -245,7 +246,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
 
-    shards = {"val": 2, "test": 4, "train": -(-args.patients // SHARD)}
+    shards = {"val": 2, "train": -(-args.patients // SHARD), "test": 3}
     todo = [
         (args.work / f"{part}-{i:03d}.npz", FIRST[part] + i * SHARD, part == "test")
         for part, count in shards.items()
@@ -259,7 +260,7 @@ def main() -> None:
         return
 
     data, val = load(args.work, "train", shards["train"]), load(args.work, "val", shards["val"])
-    net = ResNet(3, 32, (1, 1, 1, 1))
+    net = ResNet(len(CLASSES), WIDTH, BLOCKS)
     if args.start:
         net.load_state_dict(load_file(args.start))
     net = net.to(memory_format=torch.channels_last)
@@ -275,7 +276,9 @@ def main() -> None:
     weights = args.out / "phantom.safetensors"
     save_file(state, weights)
     description = {
-        "name": "lucency:phantom", "architecture": "ResNet", "architecture_args": ARGUMENTS, "classes": CLASSES,
+        "name": "lucency:phantom", "architecture": "ResNet",
+        "architecture_args": {"classes": len(CLASSES), "width": WIDTH, "blocks": list(BLOCKS)},
+        "classes": CLASSES,
         "input_size": [SIZE, SIZE], "channels": 1, "mean": [MEAN], "std": [STD], "outputs": "logits",
         "exclusive": False, "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "card": "docs/models/phantom.md",
