@@ -75,7 +75,9 @@ def steadied(images: Sequence[Image.Image]) -> Iterator[Image.Image]:
     shown = np.asarray(images[0]).astype(np.int16)
     for image in images:
         new = np.asarray(image).astype(np.int16)
-        shown = np.where((np.abs(new - shown) > STEADY).any(-1, keepdims=True), new, shown)
+        apart = np.abs(new - shown) > STEADY
+        moved = apart[..., 0] | apart[..., 1] | apart[..., 2]
+        shown = np.where(moved[..., None], new, shown)
         yield Image.fromarray(shown.astype(np.uint8))
 
 

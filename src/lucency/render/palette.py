@@ -63,10 +63,13 @@ def hexed(colour: tuple[int, int, int]) -> str:
 
 def composite(grey: Floats, strength: Floats, opacity: float = OPACITY) -> Bytes:
     """The scan ``[h, w]`` in 0..1 under a map ``[h, w]`` in -1..1: RGB uint8 ``[h, w, 3]``."""
-    scan = (np.clip(grey, 0, 1) * np.float32(255))[..., None]
-    hue = np.where(strength[..., None] < 0, np.array(AGAINST, np.float32), np.array(SUPPORTS, np.float32))
-    share = (np.abs(strength) * np.float32(opacity))[..., None]
-    mixed: Bytes = np.rint(scan + share * (hue - scan)).astype(np.uint8)
+    scan = np.clip(grey, 0, 1) * np.float32(255)
+    share = np.abs(strength) * np.float32(opacity)
+    against = strength < 0
+    mixed: Bytes = np.empty((*grey.shape, 3), np.uint8)
+    for channel, (below, above) in enumerate(zip(AGAINST, SUPPORTS, strict=True)):
+        hue = np.where(against, np.float32(below), np.float32(above))
+        mixed[..., channel] = np.rint(scan + share * (hue - scan))
     return mixed
 
 
