@@ -1,0 +1,51 @@
+"""Makes every picture in the documentation: `python docs/scripts/pictures.py [NAME ...]`.
+
+All of them show the phantom of `make demo`. `demo` is the animation of the first page, `layers` the contact sheet of
+`lucency layers`, and every other one a method's demonstration: the last frame of its animation.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+import lucency
+from lucency.engine import Engine
+from lucency.methods import METHODS
+from lucency.methods.units import strongest_units
+from lucency.render import Recorder, save_animation
+from lucency.render.contact import layer_sheet, save_sheet
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+IMAGES = ROOT / "docs" / "images"
+
+
+def main(names: list[str]) -> None:
+    IMAGES.mkdir(exist_ok=True)
+    scan = lucency.read_scan(ROOT / "src" / "lucency" / "phantom" / "demo.png")
+    classifier = lucency.load_classifier("lucency:phantom")
+    for name in names or ["demo", "layers", *METHODS]:
+        if name == "layers":
+            units = strongest_units(Engine(classifier), scan)
+            save_sheet(layer_sheet(units, "What the strongest feature map of each layer saw"), IMAGES / "layers.png")
+            continue
+        method = "occlusion" if name == "demo" else name
+        recorder = Recorder()
+        explanation = lucency.explain(scan, classifier, target="effusion", method=method, on_step=recorder)
+        film = save_animation(explanation, recorder, IMAGES / f"{name}.webp")
+        if name != "demo":
+            _last_frame(film).save(IMAGES / f"{name}.png", optimize=True)
+            film.unlink()
+        print(f"{name}: {explanation.provenance['seconds']:.1f} s, maximum at {explanation.peak}", flush=True)
+
+
+def _last_frame(film: Path) -> Image.Image:
+    with Image.open(film) as frames:
+        frames.seek(frames.n_frames - 1)  # type: ignore[attr-defined]
+        return frames.convert("RGB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
