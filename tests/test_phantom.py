@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -128,7 +129,7 @@ def test_the_twin_is_the_same_patient_without_the_fluid() -> None:
 def test_more_fluid_covers_more() -> None:
     anatomy = patient(8)
     paths = [anatomy.fluid(v, "left") for v in (50, 150, 400, 1000)]
-    for less, more in zip(paths, paths[1:], strict=False):
+    for less, more in pairwise(paths):
         assert (more - less).min() > -0.5
         assert more.sum() > less.sum()
 
