@@ -202,11 +202,28 @@ def test_the_tour_shows_layers_and_ends_with_the_class() -> None:
     result = explain(scan, net, target=0, method=Deconvnet(tour=5), on_step=shown.append)
     straight = explain(scan, net, target=0, method=Deconvnet(tour=0))
     assert torch.equal(torch.from_numpy(result.heatmap), torch.from_numpy(straight.heatmap))
-    assert [bool(step.reaction) for step in shown] == [True, True, False]
+    assert [float(step.reaction().abs().max()) for step in shown] == [1.0, 1.0, 1.0]
     units = strongest_units(Engine(net), scan)
     assert list(result.also) == [f"strongest map of {u.layer} ({u.unit})" for u in units]
     for unit, led_back in zip(units, result.also.values(), strict=True):
         close(torch.from_numpy(led_back), unit.projection)
+
+
+def test_a_signal_that_dies_on_the_way_is_said() -> None:
+    net = nn.Sequential(
+        *(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2)),
+    )
+    with torch.no_grad():
+        net[0].weight.fill_(1)
+        net[2].bias.fill_(2)
+        net[6].weight.fill_(1)
+    for weight, alive in ((-1.0, False), (1.0, True)):
+        with torch.no_grad():
+            net[2].weight.fill_(weight)
+        result = explain(Scan(grid()), classifier_of(net), target=0, watch="logit", method="deconvnet")
+        assert result.facts["signal_reaches_pixels"] is alive
+        assert bool(result.heatmap.any()) is alive
 
 
 def test_what_cannot_be_shown_is_said() -> None:

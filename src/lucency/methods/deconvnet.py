@@ -50,7 +50,9 @@ class Deconvnet(Method):
 
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         probe = engine.open(scan, question)
-        last = answer(probe, rectified_gradient(probe, guided=False).sum(0))
+        heatmap = rectified_gradient(probe, guided=False).sum(0)
+        # Nothing makes the signal survive: a layer whose transposed filters make it negative everywhere ends it.
+        last = answer(probe, heatmap, {"signal_reaches_pixels": bool(heatmap.any())})
         names = [layer.name for layer in engine.classifier.layers(probe.pixels[None])] if self.tour else []
         places = torch.linspace(0, len(names) - 1, min(self.tour, len(names))).round().int().tolist()
         if not places:
@@ -58,9 +60,13 @@ class Deconvnet(Method):
             return
         seen: dict[str, Callable[[], Tensor]] = {}
         for n, unit in enumerate(look_into(engine, scan, [names[i] for i in places]), 1):
-            projection = partial(Tensor.clone, unit.projection)
-            seen = {**seen, f"strongest map of {unit.layer} ({unit.unit})": projection}
+            seen = {**seen, f"strongest map of {unit.layer} ({unit.unit})": partial(Tensor.clone, unit.projection)}
             # Two scans more went forward: one to find the layers, one to look into them.
             shown = replace(last, evaluations=last.evaluations + 2, gradients=last.gradients + n, also=seen)
-            yield replace(shown, done=n / (len(places) + 1), reaction=projection)
-        yield shown
+            yield replace(shown, done=n / (len(places) + 1), reaction=partial(_full_scale, unit.projection))
+        yield replace(shown, reaction=partial(_full_scale, heatmap))
+
+
+def _full_scale(projection: Tensor) -> Tensor:
+    """The signals of different layers differ by orders of magnitude; in -1..1 they can be shown one after another."""
+    return projection / projection.abs().max().clamp_min(torch.finfo(projection.dtype).tiny)

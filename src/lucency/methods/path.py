@@ -11,6 +11,7 @@ known at the ends of the stretch, and that is what the adaptive rule follows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -174,12 +175,18 @@ def _adaptive(probe: Probe, path: Path, steps: int, tolerance: float) -> Iterato
     total = stretches[0].integral
     difference = end.score - start.score
     seen = 3
+    first_gap, so_far = abs(stretches[0].gap), 0.0
 
     def finished() -> bool:
         return abs(sum(s.gap for s in stretches)) <= tolerance * abs(difference) or seen + 2 > steps
 
     def done() -> float:
-        return 1.0 if finished() else seen / (steps + 1)
+        # How far the gap has come down, in decades; it may go up again, and the share of the work done may not.
+        nonlocal so_far
+        gap, goal = abs(sum(s.gap for s in stretches)), tolerance * abs(difference) + TINY
+        closed = math.log(first_gap / max(gap, goal)) / math.log(max(first_gap / goal, math.e)) if gap else 1.0
+        so_far = max(so_far, seen / (steps + 1), min(0.95, closed))
+        return 1.0 if finished() else so_far
 
     yield _step(probe, path, start, start.integrand, difference, 1, 0.0)
     yield _step(probe, path, middle, middle.integrand, difference, 2, 0.0)
@@ -193,7 +200,7 @@ def _adaptive(probe: Probe, path: Path, steps: int, tolerance: float) -> Iterato
         new = nodes(probe, path, [alpha for s in worst for alpha in s.quarters])
         for stretch in worst:
             first, second = next(new), next(new)
-            yield _step(probe, path, first, total, difference, seen + 1, seen / (steps + 1))
+            yield _step(probe, path, first, total, difference, seen + 1, so_far)
             halves = stretch.halved(first, second)
             stretches.remove(stretch)
             stretches.extend(halves)
