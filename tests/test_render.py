@@ -309,6 +309,10 @@ def test_a_report_needs_nothing_else(suffix: str, tmp_path: Path) -> None:
     page = save_report(explanation, tmp_path / "report.html", animation=film).read_text()
     assert fetched(page) == []
     assert page.count("data:image/png") == 1 + 3
+    # One map at a time: without the rule the pictures' own display would win over the attribute.
+    assert page.count('data-layer="0" src') == page.count('data-layer="1" src') == 1
+    assert len(re.findall(r"<img [^>]*data-layer[^>]* hidden ", page)) == 2
+    assert "[hidden] { display: none !important; }" in page
     assert ("<video" in page) == (suffix == ".mp4")
     assert "not a medical device" in page
     assert all(f'alt="' in tag for tag in re.findall(r"<img [^>]*>", page))  # noqa: F541
