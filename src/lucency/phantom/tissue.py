@@ -174,32 +174,34 @@ def smooth_start(angle: Array) -> Array:
     return np.asarray(np.clip(angle / 0.5, 0, 1) ** 0.5)
 
 
+def vertebra(pitch: float, y: float, step: float) -> Points:
+    """Side walls, end plates, pedicles, transverse and spinous processes of one vertebra in the middle of ``z = 0``."""
+    high, wide = 0.39 * pitch, 16.5 / 14.5
+    waist = np.array([1.0, 0.93, 0.9, 0.93, 1.0]) * 14.5
+    body = np.stack([np.zeros(5), np.full(5, y), np.linspace(-high, high, 5)], 1)
+    parts = [shell(body, waist, wide, 0.5, step, AHEAD)]
+    r = np.array([14.0])
+    low, top = (np.array([at(0, y, end + edge) for end in (-high, high)]) for edge in (-0.3, 0.3))
+    parts.append(solid(low, top, np.repeat(r, 2), np.repeat(r, 2), max(step, 0.9), wide, AHEAD))
+    for sign in (-1, 1):
+        pedicle = np.array([[sign * 10.5, y - 12, 3], [sign * 10.5, y - 20, 3]])
+        parts.append(shell(pedicle, np.array([5.2, 5.2]), 0.62, 0.9, step))
+        side = np.array([[sign * 10.0, y - 24, 2], [sign * 20, y - 29, 3], [sign * 30, y - 33, 5]])
+        parts.append(shell(side, np.array([4.5, 4, 4.0]), 0.8, 0.7, step))
+    tip = np.array([[0, y - 28, -2], [0, y - 42, -12], [0, y - 50, -19.0]])
+    parts.append(shell(tip, np.array([4.0, 4, 5]), 0.55, 0.8, step))
+    return join(parts)
+
+
 def spine(chest: Chest, rng: np.random.Generator, step: float) -> Points:
-    """End plates, side walls, pedicles, spinous and transverse processes, from the neck to the abdomen."""
+    """The vertebrae from the neck to the abdomen, narrower above and wider below."""
     p = chest.p
+    points, volume = vertebra(p.rib_pitch, chest.spine_depth, step)
     parts = []
-    pitch, y = p.rib_pitch, chest.spine_depth
-    first = int(np.floor((p.dome_left - 130) / pitch))
-    for i in range(first, int((p.lung_apex + 110) / pitch)):
-        z = (i + 0.5) * pitch
-        neck = np.clip((z - p.lung_apex) / 60, 0, 1)
-        wide, high = (16.5 - 4 * neck) * (1 + 0.1 * (z < -40)), 0.39 * pitch
-        waist = np.array([1.0, 0.93, 0.9, 0.93, 1.0]) * 14.5 * (1 - 0.2 * neck)
-        levels = np.linspace(z - high, z + high, 5)
-        body = np.stack([np.zeros(5), np.full(5, y), levels], 1)
-        parts.append(shell(body, waist, wide / 14.5, 0.5, step, AHEAD))
-        for end in (z - high, z + high):
-            tilt = rng.normal(0, 0.3)
-            a, b = np.array([[0.0, y, end - 0.3 + tilt]]), np.array([[0.0, y, end + 0.3 + tilt]])
-            r = np.array([14.0])
-            parts.append(solid(a, b, r, r, max(step, 0.9), wide / 14.5, AHEAD))
-        for sign in (-1, 1):
-            pedicle = np.array([[sign * 10.5, y - 12, z + 3], [sign * 10.5, y - 20, z + 3]])
-            parts.append(shell(pedicle, np.array([5.2, 5.2]), 0.62, 0.9, step))
-            side = np.array([[sign * 10.0, y - 24, z + 2], [sign * 20, y - 29, z + 3], [sign * 30, y - 33, z + 5]])
-            parts.append(shell(side, np.array([4.5, 4, 4.0]), 0.8, 0.7, step))
-        tip = np.array([[0, y - 28, z - 2], [0, y - 42, z - 12], [0, y - 50, z - 19.0]])
-        parts.append(shell(tip, np.array([4.0, 4, 5]), 0.55, 0.8, step))
+    for i in range(int(np.floor((p.dome_left - 130) / p.rib_pitch)), int((p.lung_apex + 110) / p.rib_pitch)):
+        z = (i + 0.5) * p.rib_pitch
+        wide = (1 - 0.24 * float(np.clip((z - p.lung_apex) / 60, 0, 1))) * (1 + 0.1 * (z < -40))
+        parts.append((points * at(wide, 1, 1) + at(0, 0, z + rng.normal(0, 0.3)), volume * wide))
     return join(parts)
 
 
@@ -255,8 +257,8 @@ def vessels(chest: Chest, right: bool, rng: np.random.Generator, step: float) ->
     tips: list[Array] = []
     room = np.array([p.chest_half_width, p.chest_half_depth, 0])
     while len(tips) < 420:
-        q = rng.uniform(-1, 1, (800, 3)) * room
-        q[:, 2] = rng.uniform(p.dome_right - 60, p.lung_apex, 800)
+        q = rng.uniform(-1, 1, (1200, 3)) * room
+        q[:, 2] = rng.uniform(p.dome_right - 60, p.lung_apex, 1200)
         q[:, 0] = sign * np.abs(q[:, 0])
         tips.extend(q[inside(chest, right, q, 0.985)])
     goals = np.array(tips[:420])
@@ -282,9 +284,8 @@ def vessels(chest: Chest, right: bool, rng: np.random.Generator, step: float) ->
     curve = (1 - t) ** 2 * a + 2 * t * (1 - t) * bend + t**2 * b
     start, end = curve[:-1].reshape(-1, 3), curve[1:].reshape(-1, 3)
     taper = np.linspace(1.08, 0.92, 5)[:, None] * r
-    points, volume = solid(start, end, taper[:-1].ravel(), taper[1:].ravel(), step)
-    kept = inside(chest, right, points, 0.99)
-    return points[kept], volume[kept]
+    kept = inside(chest, right, (start + end) / 2, 0.985)
+    return solid(start[kept], end[kept], taper[:-1].ravel()[kept], taper[1:].ravel()[kept], step)
 
 
 def inside(chest: Chest, right: bool, q: Array, radius: float) -> Array:
