@@ -31,4 +31,5 @@ def _auc(results: Mapping[str, Any]) -> list[str]:
     return [
         f"AUC for effusion, {part}: {auc['auc']:.3f} (95 % interval {auc['low']:.3f} to {auc['high']:.3f})"
         for part, auc in results.get("effusion", {}).items()
+        if "auc" in auc
     ]
