@@ -16,7 +16,7 @@ RUN := .venv/bin/python
 .PHONY: demo test lint docs lock clean env-demo env-test env-docs
 
 demo: env-demo
-	$(RUN) -m lucency demo --out out/demo
+	$(RUN) -m lucency explain src/lucency/phantom/demo.png --model lucency:phantom --target effusion --out out/demo
 
 test: env-test
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --cov --cov-report=term:skip-covered

@@ -184,6 +184,7 @@ def sentences(explanation: Explanation, notices: tuple[str, ...], files: list[Pa
         lines.append("Stopped early: this is the map so far.")
     if files:
         lines.append(f"Wrote {', '.join(file.name for file in files)} to {files[0].parent}")
+        lines.append(f"Open {files[0].parent / 'report.html'}")
     return lines
 
 
