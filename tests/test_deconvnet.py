@@ -203,7 +203,7 @@ def test_the_tour_shows_layers_and_ends_with_the_class() -> None:
     straight = explain(scan, net, target=0, method=Deconvnet(tour=0))
     assert torch.equal(torch.from_numpy(result.heatmap), torch.from_numpy(straight.heatmap))
     assert [float(step.reaction().abs().max()) for step in shown] == [1.0, 1.0, 1.0]
-    units = strongest_units(Engine(net), scan)
+    units = strongest_units(Engine(net), scan, whole=True)
     assert list(result.also) == [f"strongest map of {u.layer} ({u.unit})" for u in units]
     for unit, led_back in zip(units, result.also.values(), strict=True):
         close(torch.from_numpy(led_back), unit.projection)

@@ -4,7 +4,8 @@ What one activation saw is found by running the layers backwards: transposed fil
 on the signal where the network has one (:mod:`lucency.methods.units`). Led back from the score of a class instead
 of from a feature map, the same signal is an attribution (Simonyan et al. 2014, section 4): the map of this method.
 
-Its demonstration walks up the network first: the strongest feature map of each of some layers, led back to pixels.
+Its demonstration walks up the network first: the strongest feature map of each of some layers, all of it led back,
+since one activation of an early layer is too small a spot to be seen on the whole scan.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Deconvnet(Method):
             yield last
             return
         seen: dict[str, Callable[[], Tensor]] = {}
-        for n, unit in enumerate(look_into(engine, scan, [names[i] for i in places]), 1):
+        for n, unit in enumerate(look_into(engine, scan, [names[i] for i in places], whole=True), 1):
             seen = {**seen, f"strongest map of {unit.layer} ({unit.unit})": partial(Tensor.clone, unit.projection)}
             # Two scans more went forward: one to find the layers, one to look into them.
             shown = replace(last, evaluations=last.evaluations + 2, gradients=last.gradients + n, also=seen)
@@ -68,5 +69,11 @@ class Deconvnet(Method):
 
 
 def _full_scale(projection: Tensor) -> Tensor:
-    """The signals of different layers differ by orders of magnitude; in -1..1 they can be shown one after another."""
-    return projection / projection.abs().max().clamp_min(torch.finfo(projection.dtype).tiny)
+    """In -1..1, so that signals that differ by orders of magnitude can be shown one after another.
+
+    Few pixels carry most of a signal; one in 200 is cut off so that the others can be seen.
+    """
+    size = projection.abs().flatten()
+    limit = size.kthvalue(max(1, round(0.995 * len(size)))).values
+    limit = torch.where(limit > 0, limit, size.max())
+    return (projection / limit.clamp_min(torch.finfo(projection.dtype).tiny)).clamp(-1, 1)
