@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -349,3 +351,12 @@ def test_layers_of_a_network(lucency: Any, monkeypatch: pytest.MonkeyPatch, scan
     code, _, err = lucency("layers", scan, "--layer", "nowhere")
     assert code == 2
     assert "nowhere" in err
+
+
+def test_the_shipped_scan_is_what_the_documentation_says(lucency: Any, tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "tutorial.md").read_text()
+    (command,) = re.findall(r"lucency (phantom .*) --out out/demo", page)
+    assert lucency(*command.split(), "--out", tmp_path)[0] == 0
+    made = np.asarray(Image.open(tmp_path / "scan.png")).astype(float)
+    with files("lucency.phantom").joinpath("demo.png").open("rb") as shipped:
+        assert np.abs(np.asarray(Image.open(shipped)) - made).max() < 66
