@@ -18,13 +18,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from lucency import Explanation, Scan, explain
+from lucency.classifier import Classifier
+from lucency.classifier.base import Fit
 from lucency.errors import OutputError, ParameterError
 from lucency.methods import Step
 from lucency.methods.integrated_gradients import IntegratedGradients
 from lucency.methods.lime import Lime
 from lucency.methods.occlusion import Occlusion
 from lucency.metrics import Curve, evaluate, localise
-from lucency.removal import Noise
+from lucency.removal import Mean, Noise
 from lucency.render import (
     Compared,
     Recorder,
@@ -281,6 +283,31 @@ def test_the_patch_is_outlined_where_it_lies() -> None:
         (4 * row * scale, 4 * column * scale, 4 * (row + 1) * scale, 4 * (column + 1) * scale), abs=1.5
     )
     assert film.stage.changed(film.clean, film.clean) is None
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("shape", [(20, 90), (90, 20)])
+def test_patches_outside_the_scan_and_smaller_than_a_pixel(fit: Fit, shape: tuple[int, int]) -> None:
+    window = Window((20, 60), (20, 60))
+    classifier = Classifier(
+        window, name="w", classes=["a", "b"], fingerprint="w", module=window, input_size=(80, 80), fit=fit
+    )
+    recorder = Recorder()
+    how = Occlusion(patch=8, stride=8, removal=Mean())
+    explanation = explain(Scan(torch.rand(1, *shape)), classifier, target=0, method=how, on_step=recorder)
+    film = Film(explanation, recorder)
+    assert len(list(film.images())) == len(recorder.frames) + 1
+    one = np.zeros_like(film.clean)
+    for row, column in [(0, 0), (40, 40), (79, 79)]:
+        one[:] = 0
+        one[row, column] = 255
+        box = film.stage.changed(np.zeros_like(one), one)
+        inside = fit != "pad" or row == 40
+        assert (box is not None) == inside
+        if box is not None:
+            top, left, bottom, right = box
+            assert 0 <= top < bottom <= film.stage.size[0]
+            assert 0 <= left < right <= film.stage.size[1]
 
 
 class Links(HTMLParser):

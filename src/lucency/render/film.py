@@ -255,12 +255,11 @@ class Stage:
             return None
         down, across = self.box[0] / differs.shape[0], self.box[1] / differs.shape[1]
         height, width = self.size
-        return (
-            max(0, round(top * down) + self.corner[0]),
-            max(0, round(left * across) + self.corner[1]),
-            min(height, round(bottom * down) + self.corner[0]),
-            min(width, round(right * across) + self.corner[1]),
-        )
+        y, x = round(top * down) + self.corner[0], round(left * across) + self.corner[1]
+        tall, wide = max(1, round((bottom - top) * down)), max(1, round((right - left) * across))
+        box = max(0, y), max(0, x), min(height, y + tall), min(width, x + wide)
+        # What a model pads lies outside the scan, and so may a patch.
+        return box if box[0] < box[2] and box[1] < box[3] else None
 
 
 @dataclass(frozen=True)
