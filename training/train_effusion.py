@@ -2,11 +2,11 @@
 
     python training/train_effusion.py --work work/effusion
 
-SqueezeNet v1.0, trained on ImageNet by others, is fine-tuned from its fourth fire module up on all findings at once.
+SqueezeNet v1.0, trained on ImageNet by others, is fine-tuned from its fifth fire module up on all findings at once.
 The films come from three collections in which effusion is more or less frequent; the loss weighs films so that
 within each collection fluid and no fluid count the same, so knowing the collection does not help. Several
-fine-tunings from the same start are averaged weight by weight (Wortsman et al., "Model soups", ICML 2022); the
-validation patients decide which members go in. The test patients are looked at once, at the end.
+fine-tunings from the same start, for a number of epochs fixed beforehand, are averaged weight by weight (Wortsman et
+al., "Model soups", ICML 2022). The validation patients calibrate; the test patients are looked at once, at the end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import copy
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ from lucency.classifier.networks import Fire, SqueezeNet
 from scoring import auc, auc_interval, calibration
 
 SIZE, MEAN, STD = 224, 0.449, 0.226
-FROZEN = 5
+FROZEN = 7
+"""Layers up to the second pooling stay as ImageNet left them."""
 WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "lucency" / "classifier" / "weights"
 
 
@@ -146,35 +148,41 @@ def loss_of(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return (weights * fluid).mean() + others.mean()
 
 
+@torch.inference_mode()
+def lower_features(net: SqueezeNet, batches: Iterator[Tensor]) -> Tensor:
+    """What the frozen layers make of scans in 0..1: half precision ``[N, 256, 27, 27]``."""
+    return torch.cat([net.features[:FROZEN](normalised(x)).half() for x in batches])
+
+
 def fine_tune(
-    start: SqueezeNet, films: Films, train: NDArray[np.int_], check: NDArray[np.int_], epochs: int, seed: int
-) -> tuple[SqueezeNet, float]:
-    """One member: the moving average of the weights at its best epoch, and its validation score."""
+    start: SqueezeNet, films: Films, train: NDArray[np.int_], check: NDArray[np.int_], views: list[Tensor],
+    checked: Tensor, epochs: int, seed: int,
+) -> SqueezeNet:  # fmt: skip
+    """One member: the moving average of the weights at the end of a fixed schedule.
+
+    ``views`` are the frozen features of differently augmented copies of all training films; each epoch takes each
+    film from one of them, so that the expensive lower half of the network is run only once for each copy.
+    """
     rng = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    net = copy.deepcopy(start)
-    average = copy.deepcopy(start)
-    frozen, upper = net.features[:FROZEN], net.features[FROZEN:]
-    upper_parameters = list(upper.parameters())
+    net, average = copy.deepcopy(start), copy.deepcopy(start)
+    upper = net.features[FROZEN:]
+    rates = [2e-4, 1e-3]
     adam = torch.optim.AdamW(
-        [{"params": upper_parameters, "lr": 2e-4}, {"params": net.head.parameters(), "lr": 1e-3}], weight_decay=2e-2
+        [{"params": upper.parameters(), "lr": rates[0]}, {"params": net.head.parameters(), "lr": rates[1]}],
+        weight_decay=2e-2,
     )
     per_epoch = len(train) // 32
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, [2e-4, 1e-3], epochs * per_epoch, pct_start=0.15)
-    weights = film_weights(films, train)
-    best, best_net = -1.0, copy.deepcopy(average)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, rates, epochs * per_epoch, pct_start=0.15)
+    weights, labels = film_weights(films, train), torch.from_numpy(films.labels[train])
     for epoch in range(epochs):
         began = time.perf_counter()
         net.train()
-        order = torch.randperm(len(train), generator=rng)[: per_epoch * 32]
         losses = []
-        for batch in order.view(-1, 32):
-            rows = train[batch.numpy()]
-            x = normalised(augmented(films.pixels[rows], rng))
-            with torch.no_grad():
-                lower = frozen(x)
-            logits = net.head(net.dropout(net.pool(upper(lower)).flatten(1)))
-            loss = loss_of(logits, torch.from_numpy(films.labels[rows]), weights[batch])
+        for batch in torch.randperm(len(train), generator=rng)[: per_epoch * 32].view(-1, 32):
+            which = torch.randint(0, len(views), (32,), generator=rng).tolist()
+            lower = torch.stack([views[v][i] for v, i in zip(which, batch.tolist(), strict=True)]).float()
+            loss = loss_of(net.head(net.dropout(net.pool(upper(lower)).flatten(1))), labels[batch], weights[batch])
             adam.zero_grad()
             loss.backward()
             adam.step()
@@ -183,21 +191,27 @@ def fine_tune(
             with torch.no_grad():
                 for ours, theirs in zip(average.parameters(), net.parameters(), strict=True):
                     ours.lerp_(theirs, 0.02)
-        score = selection(films, check, logits_of(average, films.pixels[check])[:, 0])
         print(
-            f"seed {seed} epoch {epoch}: loss {np.mean(losses):.3f} validation {score:.4f} "
-            f"({time.perf_counter() - began:.0f} s)", flush=True,
-        )  # fmt: skip
-        if score > best:
-            best, best_net = score, copy.deepcopy(average)
-    return best_net, best
+            f"seed {seed} epoch {epoch}: loss {np.mean(losses):.3f} validation "
+            f"{selection(films, check, upper_logits(average, checked)[:, 0])} "
+            f"({time.perf_counter() - began:.0f} s)",
+            flush=True,
+        )
+    return average
 
 
-def selection(films: Films, rows: NDArray[np.int_], score: NDArray[np.float32]) -> float:
-    """What validation is judged by: the mean of the AUC over all and the AUCs within each collection."""
+@torch.inference_mode()
+def upper_logits(net: SqueezeNet, lower: Tensor) -> NDArray[np.float32]:
+    net.eval()
+    parts = [net.head(net.pool(net.features[FROZEN:](x.float())).flatten(1)) for x in torch.split(lower, 64)]
+    return torch.cat(parts).numpy()
+
+
+def selection(films: Films, rows: NDArray[np.int_], score: NDArray[np.float32]) -> dict[str, float]:
+    """What is watched on the validation patients: AUC for effusion over all, and in each collection."""
     truth, where = films.labels[rows, 0], films.collections[rows]
-    within = [auc(truth[where == c], score[where == c]) for c in np.unique(where)]
-    return float(np.nanmean([auc(truth, score), *within]))
+    within = {str(c): auc(truth[where == c], score[where == c]) for c in np.unique(where)}
+    return {k: round(v, 3) for k, v in {"all": auc(truth, score), **within}.items()}
 
 
 def calibrate(net: SqueezeNet, films: Films, rows: NDArray[np.int_]) -> None:
@@ -292,8 +306,9 @@ def report(net: SqueezeNet, films: Films, rows: NDArray[np.int_]) -> dict[str, o
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("work/effusion"))
-    parser.add_argument("--members", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--members", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--views", type=int, default=8)
     arguments = parser.parse_args()
     began = time.perf_counter()
     films = read_films(arguments.work)
@@ -305,28 +320,28 @@ def main() -> None:
 
     start = pretrained()
     probe_head(start, films, train)
-    print(f"frozen features: validation {selection(films, check, logits_of(start, films.pixels[check])[:, 0]):.4f}")
-    members = []
-    soup, best = start, -1.0
-    for seed in range(arguments.members):
-        member, alone = fine_tune(start, films, train, check, arguments.epochs, seed)
-        members.append(member)
-        mixed = copy.deepcopy(start)
-        with torch.no_grad():
-            for ours, *theirs in zip(mixed.parameters(), *(m.parameters() for m in members), strict=True):
-                ours.copy_(torch.stack(list(theirs)).mean(0))
-        score = selection(films, check, logits_of(mixed, films.pixels[check])[:, 0])
-        print(f"member {seed}: alone {alone:.4f}, soup of {len(members)} {score:.4f}", flush=True)
-        if score >= best:
-            soup, best = mixed, score
-        else:
-            members.pop()
-        torch.save(soup.state_dict(), arguments.work / "soup.pt")
+    checked = lower_features(start, (resized(films.pixels[part]) for part in np.array_split(check, 8)))
+    print(f"frozen features: validation {selection(films, check, upper_logits(start, checked)[:, 0])}", flush=True)
+    rng = torch.Generator().manual_seed(0)
+    views = [
+        lower_features(start, (augmented(films.pixels[part], rng) for part in np.array_split(train, 32)))
+        for _ in range(arguments.views)
+    ]
+    print(f"{arguments.views} views of each film after {time.perf_counter() - began:.0f} s", flush=True)
+    members = [
+        fine_tune(start, films, train, check, views, checked, arguments.epochs, seed)
+        for seed in range(arguments.members)
+    ]
+    soup = copy.deepcopy(start)
+    with torch.no_grad():
+        for ours, *theirs in zip(soup.parameters(), *(m.parameters() for m in members), strict=True):
+            ours.copy_(torch.stack(list(theirs)).mean(0))
+    validation = selection(films, check, upper_logits(soup, checked)[:, 0])
+    print(f"soup of {len(members)}: validation {validation}", flush=True)
+    calibrate(soup, films, check)
     net = soup.half().float()
-    calibrate(net, films, check)
-    net = net.half().float()
     results = {
-        "validation": best,
+        "validation": validation,
         "members": len(members),
         "minutes": (time.perf_counter() - began) / 60,
         "films": {"train": len(train), "validation": len(check), "test": len(test)},
