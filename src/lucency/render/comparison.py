@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -14,12 +15,15 @@ from scipy import ndimage
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.methods import METHODS
-from lucency.metrics import Curve, Localisation
 from lucency.render.overlay import NOTICE
 from lucency.render.page import film_uri, how_made, layer_uri, png_uri, save_page, scan_uri, size_of
 from lucency.render.palette import Bytes, Floats, Scale
 from lucency.render.report import maximum, warnings
 from lucency.render.views import View, resized, views
+
+if TYPE_CHECKING:
+    # Statistics take a second to load, and nobody who draws an overlay needs them.
+    from lucency.metrics import Curve, Localisation
 
 LINES = ("#e69f00", "#56b4e9", "#2fbf90", "#f0e442", "#5b8ff9", "#f2734c", "#d68ac0", "#b8c4ce")
 """Colours for lines (after Okabe & Ito, lightened where they would drown on a dark page)."""
