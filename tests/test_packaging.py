@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
 
 EXTRAS = [
     "typer", "rich", "matplotlib", "jinja2", "imageio_ffmpeg", "pydicom", "nibabel", "onnxruntime", "torchxrayvision",
@@ -63,3 +68,31 @@ def test_without_its_extra_the_command_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", code, "typer"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.strip() == "The command line needs one more package; run pip install 'lucency[cli]'."
+
+
+@pytest.mark.parametrize("lock", ["demo", "test", "docs"])
+def test_locks_pin_everything_and_fit_every_machine(lock: str) -> None:
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    pins = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9.-]+==[0-9a-z.]+( ; .*)?", pin) for pin in pins), pins
+    assert "torch==2.13.0" in pins
+
+
+def test_the_locks_are_those_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+
+    def wanted(names: list[str]) -> set[str]:
+        found = set()
+        for requirement in names:
+            name, inner = re.match(r"([\w.-]+)(?:\[(.*?)\])?", requirement).groups()  # type: ignore[union-attr]
+            if name == "lucency":
+                found |= {one for extra in inner.split(",") for one in wanted(extras[extra])}
+            else:
+                found.add(name.lower())
+        return found
+
+    for lock, chosen in {"demo": ["cli", "dicom"], "test": ["dev"], "docs": ["docs"]}.items():
+        text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+        needed = wanted(project["dependencies"]) | {one for extra in chosen for one in wanted(extras[extra])}
+        assert not {name for name in needed if f"\n{name}==" not in text}, f"make lock: {lock}"
