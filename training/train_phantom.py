@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ WIDTH, BLOCKS = 16, (1, 1, 2, 2)
 COARSE_SHARE = 0.7  # most of the way can be learnt on pictures of half the size, for a fifth of the work
 FIRST = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
 SHARD = 50
-PAIRS = 16
+PAIRS = 32
 TEST_VOLUMES = (25, 50, 100, 150, 200, 300, 500, 1000)
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -187,9 +189,22 @@ def predict(net: nn.Module, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return torch.cat(parts).numpy()
 
 
-def train(net: nn.Module, data: Shard, val: Shard, epochs: int, rate: float, kept: Path) -> list[str]:
-    """One-cycle AdamW; each batch holds patients with fluid and the same patients without."""
-    generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
+def train(
+    rank: int, jobs: int, work: Path, shards: dict[str, int], epochs: int, rate: float, start: Path | None
+) -> None:
+    """One of ``jobs`` processes that train one net together; the first keeps ``last.safetensors`` and ``log.txt``.
+
+    One-cycle AdamW; each batch holds patients with fluid and the same patients without, shared out among the processes.
+    """
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{(work / 'rendezvous').resolve()}", rank=rank, world_size=jobs)
+    net = ResNet(len(CLASSES), WIDTH, BLOCKS)
+    if start:
+        net.load_state_dict(load_file(start))
+    together = nn.parallel.DistributedDataParallel(net)
+    data, val = load(work, "train", shards["train"]), load(work, "val", shards["val"])
+    generator, rng = torch.Generator().manual_seed(rank), np.random.default_rng(0)
     wet = np.flatnonzero(data.volumes > 0)
     dry_of = {int(p): int(i) for i, p in enumerate(data.patients) if data.volumes[i] == 0}
     dry = np.array([dry_of[int(p)] for p in data.patients[wet]])
@@ -197,32 +212,35 @@ def train(net: nn.Module, data: Shard, val: Shard, epochs: int, rate: float, kep
     halves = data.pixels.reshape(n, SIZE // 2, 2, SIZE // 2, 2).mean((2, 4)).round().astype(np.uint8)
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.02)
     a_pass = len(wet) // PAIRS
-    step, log, started, losses = 0, [], time.monotonic(), []
+    step, started, losses = 0, time.monotonic(), []
     for epoch in range(epochs):
         order = rng.permutation(len(wet))
-        net.train()
-        for pairs in order[: a_pass * PAIRS].reshape(a_pass, PAIRS):
+        together.train()
+        for batch in order[: a_pass * PAIRS].reshape(a_pass, PAIRS):
             done = step / (a_pass * epochs)
             optimiser.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 40, 0.51 * (1 + np.cos(np.pi * done)))
+            pairs = batch[rank::jobs]
             index = np.concatenate([wet[pairs], dry[pairs]])
             x = (augment(as_input((halves if done < COARSE_SHARE else data.pixels)[index]), generator) - MEAN) / STD
-            loss = F.binary_cross_entropy_with_logits(net(x), torch.from_numpy(data.targets[index]))
+            loss = F.binary_cross_entropy_with_logits(together(x), torch.from_numpy(data.targets[index]))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             losses.append(float(loss.detach()))
             step += 1
-            if step % 20 == 0:
-                print(f"step {step} of {a_pass * epochs}, {time.monotonic() - started:.0f} s: loss "
-                      f"{np.mean(losses[-20:]):.3f}", flush=True)  # fmt: skip
-        if (epoch + 1) * 6 // epochs > epoch * 6 // epochs:
+        if rank:
+            continue
+        line = (
+            f"epoch {epoch + 1} of {epochs}, {time.monotonic() - started:.0f} s: loss {np.mean(losses[-a_pass:]):.3f}"
+        )
+        if (epoch + 1) * 5 // epochs > epoch * 5 // epochs:
             scores = predict(net, val.pixels)
             aucs = {name: auc(val.targets[:, i], scores[:, i]) for i, name in enumerate(CLASSES)}
-            log.append(f"epoch {epoch + 1}: loss {np.mean(losses[-a_pass:]):.3f}, validation AUC "
-                       + ", ".join(f"{name} {value:.4f}" for name, value in aucs.items()))  # fmt: skip
-            print(log[-1], flush=True)
-            save_file(net.state_dict(), kept)
-    return log
+            line += ", validation AUC " + ", ".join(f"{name} {value:.4f}" for name, value in aucs.items())
+            save_file(net.state_dict(), work / "last.safetensors")
+        with (work / "log.txt").open("a") as log:
+            log.write(line + "\n")
+    dist.destroy_process_group()
 
 
 def temperatures(net: nn.Module, val: Shard) -> list[float]:
@@ -299,18 +317,18 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the simulated films and the log")
     parser.add_argument("--out", type=Path, default=ROOT / "src" / "lucency" / "classifier" / "weights")
     parser.add_argument("--card", type=Path, default=ROOT / "docs" / "models" / "phantom.md")
-    parser.add_argument("--patients", type=int, default=1500, help="simulated patients to train on")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--patients", type=int, default=300, help="simulated patients to train on")
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=2, help="processes that simulate, then train, one thread each")
     parser.add_argument("--start", type=Path, help="weights to start from")
     parser.add_argument("--simulate-only", action="store_true")
+    parser.add_argument("--measure-only", action="store_true", help="the net that was trained last")
     parser.add_argument("--draft", action="store_true", help="use the shards that are there already; no measuring")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
 
-    shards = {"val": 2, "train": -(-args.patients // SHARD), "test": 3}
+    shards = {"val": 2, "train": -(-args.patients // SHARD), "test": 2}
     todo = [
         (args.work / f"{part}-{i:03d}.npz", FIRST[part] + i * SHARD, part == "test")
         for part, count in shards.items()
@@ -326,11 +344,14 @@ def main() -> None:
     if args.simulate_only:
         return
 
+    if not args.measure_only:
+        for name in ("rendezvous", "log.txt"):
+            (args.work / name).unlink(missing_ok=True)
+        mp.spawn(train, (args.jobs, args.work, shards, args.epochs, args.rate, args.start), nprocs=args.jobs)
+    log = (args.work / "log.txt").read_text().splitlines()
     data, val = load(args.work, "train", shards["train"]), load(args.work, "val", shards["val"])
     net = ResNet(len(CLASSES), WIDTH, BLOCKS)
-    if args.start:
-        net.load_state_dict(load_file(args.start))
-    log = train(net, data, val, args.epochs, args.rate, args.work / "last.safetensors")
+    net.load_state_dict(load_file(args.work / "last.safetensors"))
     scale = temperatures(net, val)
     with torch.no_grad():
         net.head.weight.mul_(torch.tensor(scale)[:, None])
@@ -346,7 +367,7 @@ def main() -> None:
         "films": len(data.volumes),
         "validation_patients": len(np.unique(val.patients)),
         "parameters": sum(q.numel() for q in net.parameters()),
-        "epochs": args.epochs,
+        "epochs": len(log),
         "log": log,
         "test": measure(net, load(args.work, "test", shards["test"])),
         "shrunk_from_512_at_200_ml": resized_512(net, 40),
