@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +19,7 @@ from scoring import auc, auc_interval, calibration  # noqa: E402
 SHARED = Path(os.environ.get("LUCENCY_SHARED", ROOT.parent / "shared"))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 400).map(str), min_size=1, max_size=300), st.sets(st.integers(0, 400).map(str)))
 def test_no_patient_stands_on_two_sides(patients: list[str], held_out: set[str]) -> None:
     parts = part_of(patients, held_out)
@@ -44,6 +45,7 @@ def test_films_with_an_effusion_box_are_never_trained_on() -> None:
     assert set(part_of(sorted(boxed), boxed)) == {"test"}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=40))
 def test_auc_is_the_share_of_pairs_in_order(pairs: list[tuple[bool, int]]) -> None:
     truth = np.array([t for t, _ in pairs], float)

@@ -455,7 +455,7 @@ Trained along to help the shared layers; not meant for use.
 
 SqueezeNet is Copyright (c) 2016 Forrest N. Iandola, Matthew W. Moskewicz, Khalid Ashraf, Song Han, William J. Dally and
 Kurt Keutzer. BSD 2-clause; the full text is in [squeezenet-licence.txt](squeezenet-licence.txt).
-"""
+"""  # noqa: E501
 
 
 if __name__ == "__main__":
