@@ -21,6 +21,7 @@ from lucency.scan import Scan
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 MAX_PIXELS = 2**28
 """Files whose header promises more pixels than this are refused before they are decoded."""
+TIFF_BITS, TIFF_POLARITY = 258, 262
 
 
 def read_scan(path: str | Path) -> Scan:
@@ -30,14 +31,15 @@ def read_scan(path: str | Path) -> Scan:
       is turned round, the first VOI window (or LUT range) becomes the value range; spacing from ``PixelSpacing`` or
       ``ImagerPixelSpacing``.
     * PNG, JPEG, TIFF: 8 and 16 bit; the range of the bit depth is the value range (12 or so bits stored in 16 are
-      noticed); colour is turned to grey.
-    * ``.npy``: ``[H, W]`` or ``[C, (D,) H, W]``; unsigned integers keep the range of their type, floats within 0..1
-      that of 0..1, all else runs from its minimum to its maximum.
+      noticed), signed, wider and float TIFF runs from its minimum to its maximum; colour is turned to grey.
+    * ``.npy``: ``[H, W]`` or ``[C, (D,) H, W]``; ``uint8`` is shown from 0 to 255, floats within 0..1 from 0 to 1, all
+      else from its minimum to its maximum.
     * NIfTI: ``[C, D, H, W]`` in the closest canonical orientation: D towards the head, H towards the front reversed
       (so anterior is up), W towards the left of the patient; spacing from the affine.
 
     Raises:
-        ScanError: when the file is missing, empty, damaged, too large, or of a kind that is not one grey scan.
+        ScanError: when the file is missing, empty, damaged, larger than ``MAX_PIXELS`` by its header, of one value
+            throughout, or of a kind that is not one grey scan.
         MissingExtraError: when an optional package is needed to read it.
     """
     path = Path(path)
@@ -84,6 +86,10 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise ScanError(f"{path} does not fit into memory; crop it or use a larger machine.") from error
+    except Image.DecompressionBombError as error:
+        raise ScanError(
+            f"{path} says it has more than the {MAX_PIXELS:,} pixels that are read; crop or reduce it."
+        ) from error
     except Exception as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise ScanError(f"{path} is a damaged or unsupported {what} file ({why}); copy or export it again.") from error
@@ -107,14 +113,19 @@ def _scan(
     spacing: tuple[float, ...] | None = None,
     notices: tuple[str, ...] = (),
 ) -> Scan:
-    pixels = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and that is said below
+        pixels = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
     if not bool(torch.isfinite(pixels).all()):
         raise ScanError(f"{path} has pixels that are NaN or infinite; repair or mask them before explaining.")
+    low, high = float(pixels.min()), float(pixels.max())
+    if low == high:
+        raise ScanError(f"{path} has the same value in every pixel; choose a scan that shows something.")
     if value_range is None:
-        value_range = (float(pixels.min()), float(pixels.max()))
-        notices += (f"shown from {value_range[0]:g} to {value_range[1]:g}, its own minimum and maximum",)
-    if not value_range[0] < value_range[1]:
-        raise ScanError(f"{path} has the same value in every pixel; there is nothing to explain in it.")
+        value_range = (low, high)
+        notices += (f"shown from {low:g} to {high:g}, its own minimum and maximum",)
+    elif high <= value_range[0] or low >= value_range[1]:
+        value_range = (low, high)
+        notices += (f"the display window shows no pixel: shown from {low:g} to {high:g}",)
     return Scan(pixels, value_range, spacing, str(path), notices)
 
 
@@ -137,6 +148,8 @@ def _read_npy(path: Path) -> Scan:
             raise ScanError(f"{path} holds {lazy.dtype} values; save real numbers.")
         if lazy.ndim not in (2, 3, 4) or 0 in lazy.shape:
             raise ScanError(f"{path} has shape {list(lazy.shape)}; save [H, W], [C, H, W] or [C, D, H, W].")
+        if lazy.ndim == 3 and lazy.shape[2] in (3, 4) and lazy.shape[0] > 4:
+            raise ScanError(f"{path} has shape {list(lazy.shape)}, channels last; save one channel, or [C, H, W].")
         _not_too_large(path, lazy.shape)
         values = np.array(lazy)
     if values.ndim == 2:
@@ -151,6 +164,7 @@ def _read_npy(path: Path) -> Scan:
 def _read_image(path: Path) -> Scan:
     notices: tuple[str, ...] = ()
     with _reading(path, "image"), Image.open(path) as image:
+        tags = dict(getattr(image, "tag_v2", {}))
         _not_too_large(path, image.size)
         if getattr(image, "n_frames", 1) > 1:
             raise ScanError(f"{path} has several pages; save the one that is to be explained.")
@@ -167,21 +181,25 @@ def _read_image(path: Path) -> Scan:
                 notices += ("RGB with equal channels turned to grey",)
             if image.mode in ("RGBA", "LA"):
                 notices += ("transparency dropped",)
+            if 16 in (tags.get(TIFF_BITS) or ()) or (image.format == "PNG" and path.read_bytes()[24] == 16):
+                notices += ("16 bits in several channels are read as 8",)
             return _scan(path, values[None], (0.0, 255.0), None, notices)
         else:
             raise ScanError(f"{path} has pixels of the kind {image.mode!r}; save it as 8- or 16-bit grey.")
-    if values.dtype.kind == "f":
-        within = np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1
-        return _scan(path, values[None], (0.0, 1.0) if within else None)
+    low, high = values.min(), values.max()
     if values.dtype == np.uint8:
         return _scan(path, values[None], (0.0, 255.0))
-    top = 65535.0
-    for bits in (10, 12, 14):
-        if values.max() < 2**bits:
-            top = 2.0**bits - 1
-            notices += (f"16-bit file whose values fit {bits} bits: shown from 0 to {top:g}",)
-            break
-    return _scan(path, values[None], (0.0, top), None, notices)
+    if values.dtype.kind == "f" or low < 0 or high > 65535:
+        return _scan(path, values[None], (0.0, 1.0) if low >= 0 and high <= 1 else None)
+    if image.mode.startswith("I;16") and tags.get(TIFF_POLARITY) == 0:
+        # Pillow turns films whose white is zero round at 8 bits and leaves them at 16.
+        values = 65535 - values.astype(np.int32)
+        notices += ("white-is-zero turned round: bright = dense",)
+        return _scan(path, values[None], (0.0, 65535.0), None, notices)
+    bits = next((b for b in (8, 10, 12, 14) if high < 2**b), 16)
+    if bits < 16:
+        notices += (f"16-bit file whose values fit {bits} bits: shown from 0 to {2**bits - 1}",)
+    return _scan(path, values[None], (0.0, 2.0**bits - 1), None, notices)
 
 
 def _read_nifti(path: Path) -> Scan:
@@ -194,6 +212,8 @@ def _read_nifti(path: Path) -> Scan:
         _not_too_large(path, image.shape)
         if len(image.shape) not in (3, 4):
             raise ScanError(f"{path} has {len(image.shape)} axes; save a volume, or a volume with channels last.")
+        if np.dtype(image.get_data_dtype()).kind not in "iuf":
+            raise ScanError(f"{path} holds {image.get_data_dtype()} values; save real numbers.")
         image = nibabel.as_closest_canonical(image)
         values = np.asarray(image.dataobj, np.float32)
         spacing = tuple(float(s) for s in image.header.get_zooms()[:3])
@@ -231,7 +251,7 @@ def _read_dicom(path: Path) -> Scan:
             data.file_meta = getattr(data, "file_meta", None) or pydicom.dataset.FileMetaDataset()
             data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
         try:
-            raw = data.pixel_array
+            raw = _twelve_bit_jpeg(path) if _is_twelve_bit_jpeg(data) else data.pixel_array
         except RuntimeError as error:
             name = getattr(syntax, "name", syntax)
             raise ScanError(
@@ -240,8 +260,7 @@ def _read_dicom(path: Path) -> Scan:
             ) from error
         notices: tuple[str, ...] = ()
         if raw.ndim == 3:
-            colour = raw if photometric == "RGB" else processing.convert_color_space(raw, photometric, "RGB")
-            values = colour.astype(np.float32) @ LUMA
+            values = raw.astype(np.float32) @ LUMA  # pydicom has turned YBR to RGB
             notices += ("colour turned to grey (ITU-R BT.601 luma)",)
             value_range = (0.0, 2.0 ** int(data.BitsStored) - 1)
         else:
@@ -252,24 +271,46 @@ def _read_dicom(path: Path) -> Scan:
             # Reflecting values within the range they are shown in keeps bright = dense and the numbers' size.
             values = value_range[0] + value_range[1] - values
             notices += ("MONOCHROME1 turned round: bright = dense",)
-        spacing = data.get("PixelSpacing") or data.get("ImagerPixelSpacing")
-        millimetres = None if not spacing else tuple(float(s) for s in spacing)
-        if millimetres is not None and (len(millimetres) != 2 or min(millimetres) <= 0):
-            millimetres = None
+        try:
+            millimetres = tuple(float(s) for s in data.get("PixelSpacing") or data.get("ImagerPixelSpacing") or ())
+        except (TypeError, ValueError):
+            millimetres = (0.0,)
+        if millimetres and (len(millimetres) != 2 or not min(millimetres) > 0):
+            millimetres = ()
             notices += ("pixel spacing in the header makes no sense and was dropped",)
-    return _scan(path, values[None], value_range, millimetres, notices)
+    return _scan(path, values[None], value_range, millimetres or None, notices)
+
+
+def _is_twelve_bit_jpeg(data: Any) -> bool:
+    return str(data.file_meta.TransferSyntaxUID) == "1.2.840.10008.1.2.4.51" and int(data.BitsStored) > 8
+
+
+def _twelve_bit_jpeg(path: Path) -> NDArray[np.uint16]:
+    """Extended JPEG of 12 bits: GDCM decodes it, and pydicom does not ask it to."""
+    try:
+        gdcm = importlib.import_module("gdcm")
+    except ImportError as error:
+        raise MissingExtraError("Reading 12-bit JPEG needs GDCM; pip install 'lucency[dicom]'.") from error
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    if not reader.Read():
+        raise ScanError(f"{path} is damaged: its JPEG data cannot be decoded; copy or export it again.")
+    image = reader.GetImage()
+    columns, rows = image.GetDimension(0), image.GetDimension(1)
+    data = image.GetBuffer().encode("utf-8", errors="surrogateescape")
+    return np.frombuffer(data, np.uint16).reshape(rows, columns)
 
 
 def _window(data: Any, values: NDArray[np.float32]) -> tuple[tuple[float, float], tuple[str, ...]]:
     """The values shown as black and white: the first VOI window, the span of a VOI LUT, or the stored bits."""
     centre, width = data.get("WindowCenter"), data.get("WindowWidth")
     if centre is not None and width is not None:
-        first = [
-            float(v[0]) if isinstance(v, list | tuple) or hasattr(v, "__iter__") else float(v) for v in (centre, width)
-        ]
-        if first[1] > 1:
-            # PS3.3 C.11.2.1.2: the window spans centre - 0.5 +- (width - 1) / 2.
-            return (first[0] - 0.5 - (first[1] - 1) / 2, first[0] - 0.5 + (first[1] - 1) / 2), ()
+        middle, width = (float(v[0]) if hasattr(v, "__iter__") else float(v) for v in (centre, width))
+        if str(data.get("VOILUTFunction", "LINEAR")) == "LINEAR":
+            # PS3.3 C.11.2.1.2.1: the window spans centre - 0.5 +- (width - 1) / 2.
+            middle, width = middle - 0.5, width - 1
+        if width > 0:
+            return (middle - width / 2, middle + width / 2), ()
     if data.get("VOILUTSequence"):
         entries, start, _bits = (
             int(v) & 0xFFFF if i == 0 else int(v) for i, v in enumerate(data.VOILUTSequence[0].LUTDescriptor)
