@@ -6,12 +6,15 @@ every speed-up reaches every method.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from lucency.classifier import Classifier, Question
+from lucency.engine.incremental import Incremental, traced
+from lucency.engine.scorer import BATCH, Scorer
 from lucency.errors import ModelError, ParameterError
 from lucency.removal import Fill, Removal, remove
 from lucency.scan import Scan
@@ -25,6 +28,10 @@ class Engine:
         device: ``"auto"`` takes a GPU when there is one.
         batch_size: perturbed scans in one forward pass; found by the engine when ``None``.
         seed: where every random number of a method and of a removal comes from.
+        windows: fold and lay out the network anew, and recompute only what a small piece can have changed, where
+            that measures faster; ``False`` runs the classifier as it is.
+        tolerance: the error of a score that is allowed for speed; ``None`` is exact. Methods that ask about small
+            boxes report what they estimate it to be.
 
     Raises:
         ParameterError: for a device that is not there.
@@ -37,6 +44,8 @@ class Engine:
         device: str | torch.device = "auto",
         batch_size: int | None = None,
         seed: int = 0,
+        windows: bool = True,
+        tolerance: float | None = None,
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,11 +59,28 @@ class Engine:
         if batch_size is not None and batch_size < 1:
             raise ParameterError(f"The batch size must be at least 1, not {batch_size}.")
         self.batch_size = batch_size or (64 if self.device.type == "cuda" else 16)
+        if tolerance is not None and tolerance <= 0:
+            raise ParameterError(f"The tolerance must be above 0, not {tolerance}; leave it out for exact scores.")
+        self.tolerance = tolerance
         self.seed = seed
+        # Windows are cut out and put back one by one, which a GPU would spend its time launching.
+        self.windows = windows and self.device.type == "cpu" and classifier.module is not None
+        self.seconds: dict[tuple[object, ...], list[float]] = {}
+        self._graphs: dict[tuple[str, ...], fx.GraphModule | None] = {}
 
     def generator(self) -> torch.Generator:
         """A fresh CPU generator in the state that the seed gives."""
         return torch.Generator().manual_seed(self.seed)
+
+    def graph(self, keep: tuple[str, ...]) -> fx.GraphModule | None:
+        """The network as a graph whose layers in ``keep`` can be watched; ``None`` where it has none."""
+        if keep not in self._graphs:
+            self._graphs[keep] = traced(self.classifier.network(), keep)
+        return self._graphs[keep]
+
+    def forget(self, keep: tuple[str, ...]) -> None:
+        """Traces the network anew when it is next asked for: its weights have changed."""
+        self._graphs.pop(keep, None)
 
     def open(
         self, scan: Scan, question: Question, removal: Removal | None = None, also: Sequence[Question] = ()
@@ -77,6 +103,7 @@ class Probe:
         clean: float32 ``[Q]``, what the Q questions read on the clean scan.
         evaluations: scans that went forward through the model so far.
         gradients: scans that went backward.
+        layers: the layers whose feature maps are watched.
     """
 
     def __init__(self, engine: Engine, scan: Scan, questions: tuple[Question, ...], removal: Removal | None) -> None:
@@ -85,8 +112,10 @@ class Probe:
         self.questions = questions
         self.evaluations = 0
         self.gradients = 0
-        self._layers = sorted({q.layer for q in questions if q.layer is not None})
+        self.layers = sorted({q.layer for q in questions if q.layer is not None})
         self.pixels = engine.classifier.prepare(scan).to(engine.device)
+        self._fast: Scorer | None = None
+        self._tried = not engine.windows or len(self.grid) != 2
         self._fill: Fill | None = None if removal is None else removal.bind(self.pixels, engine.generator())
         with torch.inference_mode():
             clean = self.watch(self.pixels[None])[0]
@@ -117,11 +146,16 @@ class Probe:
     def watch(self, x: Tensor) -> Tensor:
         """What the Q questions read, ``[B, Q]``, on scans ``[B, C, *grid]`` in one pass; differentiable."""
         classifier = self.engine.classifier
-        if self._layers:
-            outputs, features = classifier.outputs_and_features(x, self._layers)
+        if self.layers:
+            outputs, features = classifier.outputs_and_features(x, self.layers)
         else:
             outputs, features = classifier(x), {}
-        self.evaluations += x.shape[0]
+        return self.read(outputs, features)
+
+    def read(self, outputs: Tensor, features: dict[str, Tensor]) -> Tensor:
+        """What the Q questions read, ``[B, Q]``, from outputs ``[B, K]`` and the outputs of the watched layers."""
+        classifier = self.engine.classifier
+        self.evaluations += outputs.shape[0]
         return torch.stack([q.read(classifier, outputs, features) for q in self.questions], 1).float()
 
     def scores(self, masks: Tensor, boxes: Tensor | None = None) -> Tensor:
@@ -130,14 +164,100 @@ class Probe:
         ``boxes`` ``[B, axes, 2]`` may bound what each mask leaves out, so that an engine can save work.
         """
         with torch.inference_mode():
-            scores = torch.cat([self.watch(self.removed(m)) for m in torch.split(masks, self.engine.batch_size)])
+            if boxes is not None and (fast := self._scorer(len(masks))) is not None:
+                return fast.scores(masks.to(self.pixels.device), boxes).clone()
+            scores = self._in_batches(masks, lambda m: self._score(self.removed(m)))
         return scores.clone()
 
     def scores_of(self, x: Tensor) -> Tensor:
         """What the Q questions read, ``[B, Q]``, on any scans ``[B, C, *grid]``."""
         with torch.inference_mode():
-            scores = torch.cat([self.watch(part) for part in torch.split(x, self.engine.batch_size)])
+            scores = self._in_batches(x, self._score)
         return scores.clone()
+
+    def _score(self, x: Tensor) -> Tensor:
+        fast = self._scorer(len(x))
+        return self.watch(x) if fast is None else fast.whole(x)
+
+    def _in_batches(self, items: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+        """Scores, in batches that fit the memory."""
+        done: list[Tensor] = []
+        at = 0
+        while at < len(items):
+            try:
+                done.append(score(items[at : at + self.engine.batch_size]))
+                at += self.engine.batch_size
+            except RuntimeError as error:
+                # PyTorch has a class of its own for the GPU only.
+                if "memory" not in str(error) or self.engine.batch_size == 1:
+                    raise
+                self.engine.batch_size //= 2
+                warnings.warn(
+                    f"Out of memory; the engine goes on with batches of {self.engine.batch_size}.", stacklevel=3
+                )
+        return torch.cat(done)
+
+    def _scorer(self, scans: int) -> Scorer | None:
+        """The traced network, when there is one, it says what the classifier says, and the work is worth it."""
+        if not self._tried and (scans >= 4 or self.evaluations >= 8):
+            self._tried = True
+            keep = tuple(self.layers)
+            self._fast = self._traced(keep)
+            if self._fast is None:
+                # The weights may have been changed since the network was traced.
+                self.engine.forget(keep)
+                self._fast = self._traced(keep)
+        return self._fast
+
+    def _traced(self, keep: tuple[str, ...]) -> Scorer | None:
+        graph = self.engine.graph(keep)
+        if graph is None:
+            return None
+        try:
+            clean = self.engine.classifier.normalise(self.pixels[None])
+            fast = Scorer(self, Incremental(graph, clean, keep))
+            # Two scans: the classifier may do more than its network does, and not show it on the clean one.
+            other = self.pixels.flip(-1) * 0.5
+            both = torch.stack([self.pixels, other])
+            before = self.evaluations
+            same = torch.allclose(fast.whole(both), self.watch(both), rtol=1e-4, atol=1e-5) and fast.windows_agree()
+            self.evaluations = before
+        except Exception:
+            # Whatever a graph cannot do that the network can: the network itself still answers.
+            return None
+        return fast if same else None
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What the engine has approximated, and how well; empty when the scores are exact."""
+        return {} if self._fast is None else dict(self._fast.facts)
+
+    def together(self, boxes: Tensor, order: Tensor) -> list[Tensor]:
+        """The ``order`` ``[N]`` of boxes ``[N, axes, 2]``, cut into batches that this engine computes well at once."""
+        if (fast := self._scorer(len(order))) is None:
+            return list(torch.split(order, self.batch_size))
+        edges = (boxes[:, :, 1] - boxes[:, :, 0]).amax(0)
+        stride = torch.tensor(fast.stride((int(edges[0]), int(edges[1]))))
+        classes = torch.unique((boxes[order, :, 0] % stride), dim=0, return_inverse=True)[1]
+        batches = [b for c in classes.unique() for b in torch.split(order[classes == c], BATCH)]
+        place = {int(n): i for i, n in enumerate(order)}
+        return sorted(batches, key=lambda b: place[int(b[0])])
+
+    def removed_in(self, masks: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
+        """The part of :meth:`removed` inside boxes of one size whose ``corners`` ``[B, 2]`` are given."""
+        assert self._fill is not None
+        rows = corners[:, 0, None] + torch.arange(size[0])
+        columns = corners[:, 1, None] + torch.arange(size[1])
+
+        def cut(maps: Tensor) -> Tensor:
+            maps = maps.reshape((1,) * (4 - maps.ndim) + tuple(maps.shape))
+            b = torch.arange(len(masks)) if len(maps) > 1 else torch.zeros(len(masks), dtype=torch.long)
+            r = rows if maps.shape[2] > 1 else torch.zeros_like(rows)
+            c = columns if maps.shape[3] > 1 else torch.zeros_like(columns)
+            channels = torch.arange(maps.shape[1])
+            return maps[b[:, None, None, None], channels[:, None, None], r[:, None, :, None], c[:, None, None, :]]
+
+        return torch.lerp(cut(self._fill(masks)), cut(self.pixels), cut(masks[:, None]))
 
     def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The first question's score ``[B]`` and its gradient ``[B, C, *grid]`` at scans of that shape.

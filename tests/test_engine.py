@@ -1,0 +1,147 @@
+"""The engine: the same numbers whatever way they are computed, and no way that fails."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lucency import Scan
+from lucency.classifier import Classifier, Question
+from lucency.engine import Engine, scorer
+from lucency.errors import ParameterError
+from lucency.masks import Patches
+from lucency.removal import Constant
+from nets import classifier_of
+
+WATCHED = Question(1, "c1", "logit")
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 8, 3, 1, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+    ).eval()  # fmt: skip
+
+
+def scan(*size: int) -> Scan:
+    return Scan(torch.rand(1, *size, generator=torch.Generator().manual_seed(1)))
+
+
+def some(*size: int) -> tuple[Tensor, Tensor]:
+    patches = Patches(size, (5,) * len(size), (4,) * len(size))
+    which = torch.arange(min(30, len(patches)))
+    return patches.masks(which), patches.boxes[which]
+
+
+def test_memory_that_runs_out_halves_the_batch_and_is_told_once() -> None:
+    net = small()
+    calls: list[int] = []
+
+    def forward(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        if len(x) > 5:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        out: Tensor = net(x)
+        return out
+
+    box = Classifier(forward, name="greedy", classes=["a", "b", "c"], fingerprint="x")
+    masks, _ = some(24, 24)
+    engine = Engine(box, batch_size=8)
+    probe = engine.open(scan(24, 24), WATCHED, Constant(0.0))
+    with pytest.warns(UserWarning, match="batches of 4") as told:
+        scores = probe.scores(masks)
+    assert len(told) == 1
+    assert engine.batch_size == 4
+    expected = Engine(classifier_of(net, 3), windows=False).open(scan(24, 24), WATCHED, Constant(0.0)).scores(masks)
+    assert torch.allclose(scores, expected, atol=1e-6)
+
+
+def test_folding_leaves_the_network_as_it_was() -> None:
+    net = small()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    masks, boxes = some(24, 24)
+    Engine(classifier_of(net, 3)).open(scan(24, 24), WATCHED, Constant(0.0)).scores(masks, boxes)
+    after = net.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert net[2].inplace
+    assert net[0].weight.is_contiguous()
+
+
+def test_weights_changed_under_the_engine_count() -> None:
+    net = small()
+    engine = Engine(classifier_of(net, 3))
+    masks, boxes = some(24, 24)
+    one = engine.open(scan(24, 24), WATCHED, Constant(0.0)).scores(masks, boxes)
+    with torch.no_grad():
+        net[0].weight.mul_(-1.5)
+    probe = engine.open(scan(24, 24), WATCHED, Constant(0.0))
+    two = probe.scores(masks, boxes)
+    assert probe._fast is not None
+    expected = Engine(classifier_of(net, 3), windows=False).open(scan(24, 24), WATCHED, Constant(0.0))
+    assert torch.allclose(two, expected.scores(masks), atol=1e-5)
+    assert not torch.allclose(one, two, atol=1e-3)
+
+
+def test_a_forward_that_does_more_than_its_module_is_asked_itself() -> None:
+    """Here it looks at dark scans in the mirror too, and the clean scan does not show it."""
+    net = small()
+
+    def forward(x: Tensor) -> Tensor:
+        out: Tensor = net(x) + net(x.flip(-1)) * (x.mean((1, 2, 3))[:, None] < 0.3)
+        return out
+
+    mirrored = Classifier(forward, name="m", classes=["a", "b", "c"], fingerprint="x", module=net)
+    masks, boxes = some(24, 24)
+    probe = Engine(mirrored).open(scan(24, 24), WATCHED, Constant(0.0))
+    slow = Engine(mirrored, windows=False).open(scan(24, 24), WATCHED, Constant(0.0))
+    assert torch.allclose(probe.scores(masks, boxes), slow.scores(masks), atol=1e-6)
+    assert probe._fast is None
+
+
+def test_scans_that_are_not_flat_run_dense() -> None:
+    net = nn.Sequential(nn.Conv3d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2, 3)).eval()
+    masks, boxes = some(9, 9, 9)
+    one, two = (
+        Engine(classifier_of(net, 3), windows=windows).open(scan(9, 9, 9), WATCHED, Constant(0.0))
+        for windows in (True, False)
+    )
+    assert torch.equal(one.scores(masks, boxes), two.scores(masks))
+
+
+def test_a_tolerance_is_kept_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorer, "WHOLE_FROM", (1.5,))
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU()]
+    for _ in range(6):
+        layers += [nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    patches = Patches((48, 48), (8, 8), (4, 4))
+    masks = patches.masks(torch.arange(len(patches)))
+    exact = Engine(classifier_of(net, 3)).open(scan(48, 48), WATCHED, Constant(0.0)).scores(masks, patches.boxes)
+    probe = Engine(classifier_of(net, 3), tolerance=0.05).open(scan(48, 48), WATCHED, Constant(0.0))
+    near = probe.scores(masks, patches.boxes)
+    assert 0 < probe.facts["reach"] < 1
+    assert probe.facts["estimated error"] <= 0.05
+    worst = float((near - exact).abs().max())
+    assert 1e-7 < worst < 3 * probe.facts["estimated error"] + 1e-6
+
+
+def test_the_batches_hold_each_patch_once() -> None:
+    _, boxes = some(24, 24)
+    probe = Engine(classifier_of(small(), 3)).open(scan(24, 24), WATCHED, Constant(0.0))
+    order = torch.randperm(len(boxes), generator=torch.Generator().manual_seed(0))
+    batches = probe.together(boxes, order)
+    assert sorted(torch.cat(batches).tolist()) == list(range(len(boxes)))
+    assert int(batches[0][0]) == int(order[0])
+
+
+def test_bad_parameters_are_said() -> None:
+    with pytest.raises(ParameterError, match="above 0"):
+        Engine(classifier_of(small(), 3), tolerance=0.0)
+    with pytest.raises(ParameterError, match="at least 1"):
+        Engine(classifier_of(small(), 3), batch_size=0)
