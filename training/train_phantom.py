@@ -93,7 +93,8 @@ cardiomegaly {by_heart}.
 ## Known failures
 
 - 25 ml lies in the posterior sulcus, behind the dome of the diaphragm, where a frontal film hardly shows it.
-- Nodules of 5 to 14 mm are a few pixels at this input size; one over the heart, a rib or the hilum is easily missed.
+- Nodules (radius 5 to 14 mm) are a few pixels at this input size, and few phantoms have one. Where the table above
+  gives an AUC near 0.5, that output has learnt next to nothing: do not explain it as if it had.
 - It has never seen consolidation, collapse, pleural thickening or a real patient; on real films its output means
   nothing.
 - Only free fluid of an upright patient was simulated; fluid of a lying patient looks otherwise.
