@@ -1,4 +1,4 @@
-"""Makes every picture in the documentation: `python docs/scripts/pictures.py [NAME ...]`.
+"""Makes the pictures of the methods in the documentation: `python docs/scripts/pictures.py [NAME ...]`.
 
 All of them show the phantom of `make demo`. `demo` is the animation of the first page, `layers` the contact sheet of
 `lucency layers`, and every other one a method's demonstration: the last frame of its animation.
@@ -13,20 +13,22 @@ from PIL import Image
 
 import lucency
 from lucency.engine import Engine
-from lucency.methods import METHODS
 from lucency.methods.units import strongest_units
 from lucency.render import Recorder, save_animation
 from lucency.render.contact import layer_sheet, save_sheet
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGES = ROOT / "docs" / "images"
+PICTURES = (
+    "demo", "layers", "occlusion", "gradcam", "gradient", "integrated_gradients", "lime", "shapley", "meaningful", "rise",
+)  # fmt: skip
 
 
 def main(names: list[str]) -> None:
     IMAGES.mkdir(exist_ok=True)
     scan = lucency.read_scan(ROOT / "src" / "lucency" / "phantom" / "demo.png")
     classifier = lucency.load_classifier("lucency:phantom")
-    for name in names or ["demo", "layers", *METHODS]:
+    for name in names or PICTURES:
         if name == "layers":
             units = strongest_units(Engine(classifier), scan)
             save_sheet(layer_sheet(units, "What the strongest feature map of each layer saw"), IMAGES / "layers.png")
