@@ -118,19 +118,18 @@ def film_weights(films: Films, rows: NDArray[np.int_]) -> Tensor:
     return torch.from_numpy(np.clip(weights, 0, 4))
 
 
-def probe_head(net: SqueezeNet, films: Films, rows: NDArray[np.int_]) -> None:
-    """Logistic regression on the frozen features, so that fine-tuning starts from a head that fits."""
+@torch.inference_mode()
+def pooled(net: SqueezeNet, lower: Tensor) -> Tensor:
+    """What the head sees, ``[N, 512]``, from the output of the frozen layers."""
     net.eval()
-    kept = []
-    with torch.no_grad():
-        for flip in (False, True):
-            pixels = films.pixels[rows][:, :, ::-1].copy() if flip else films.pixels[rows]
-            for start in range(0, len(pixels), 64):
-                x = normalised(resized(pixels[start : start + 64]))
-                kept.append(net.pool(net.features(x)).flatten(1))
-    features = torch.cat(kept)
-    labels = torch.from_numpy(films.labels[rows]).repeat(2, 1)
-    weights = film_weights(films, rows).repeat(2)
+    return torch.cat([net.pool(net.features[FROZEN:](x.float())).flatten(1) for x in torch.split(lower, 64)])
+
+
+def probe_head(net: SqueezeNet, films: Films, rows: NDArray[np.int_], views: list[Tensor]) -> None:
+    """Logistic regression on ImageNet's features, so that fine-tuning starts from a head that fits."""
+    features = torch.cat([pooled(net, view) for view in views]).clone()
+    labels = torch.from_numpy(films.labels[rows]).repeat(len(views), 1)
+    weights = film_weights(films, rows).repeat(len(views))
     mean, std = features.mean(0), features.std(0) + 1e-4
     scaled = (features - mean) / std
     head = nn.Linear(512, len(FINDINGS))
@@ -204,9 +203,8 @@ def fine_tune(
 
 @torch.inference_mode()
 def upper_logits(net: SqueezeNet, lower: Tensor) -> NDArray[np.float32]:
-    net.eval()
-    parts = [net.head(net.pool(net.features[FROZEN:](x.float())).flatten(1)) for x in torch.split(lower, 64)]
-    return torch.cat(parts).numpy()
+    logits: Tensor = net.head(pooled(net, lower))
+    return logits.numpy()
 
 
 def selection(films: Films, rows: NDArray[np.int_], score: NDArray[np.float32]) -> dict[str, float]:
@@ -216,13 +214,12 @@ def selection(films: Films, rows: NDArray[np.int_], score: NDArray[np.float32]) 
     return {k: round(v, 3) for k, v in {"all": auc(truth, score), **within}.items()}
 
 
-def calibrate(net: SqueezeNet, films: Films, rows: NDArray[np.int_]) -> None:
-    """Platt scaling of each output on the validation patients, folded into the head."""
-    logits = torch.from_numpy(logits_of(net, films.pixels[rows]))
-    labels = torch.from_numpy(films.labels[rows])
+def platt(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift ``[K]`` for each column of logits ``[B, K]`` that make probabilities fit labels ``[B, K]``."""
     scale = torch.ones(logits.shape[1], requires_grad=True)
     shift = torch.zeros(logits.shape[1], requires_grad=True)
-    lbfgs = torch.optim.LBFGS([scale, shift], max_iter=200)
+    # Without a line search, widely spread logits throw L-BFGS far off, even to negative scales.
+    lbfgs = torch.optim.LBFGS([scale, shift], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         lbfgs.zero_grad()
@@ -232,6 +229,12 @@ def calibrate(net: SqueezeNet, films: Films, rows: NDArray[np.int_]) -> None:
         return loss
 
     lbfgs.step(closure)
+    return scale.detach(), shift.detach()
+
+
+def calibrate(net: SqueezeNet, films: Films, rows: NDArray[np.int_]) -> None:
+    """Platt scaling of each output on the validation patients, folded into the head."""
+    scale, shift = platt(torch.from_numpy(logits_of(net, films.pixels[rows])), torch.from_numpy(films.labels[rows]))
     with torch.no_grad():
         net.head.weight.mul_(scale[:, None])
         net.head.bias.mul_(scale).add_(shift)
@@ -308,8 +311,8 @@ def report(net: SqueezeNet, films: Films, rows: NDArray[np.int_]) -> dict[str, o
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("work/effusion"))
-    parser.add_argument("--members", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--members", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--views", type=int, default=8)
     arguments = parser.parse_args()
     began = time.perf_counter()
@@ -321,15 +324,19 @@ def main() -> None:
     print({p: (len(r), int(films.labels[r, 0].sum())) for p, r in (("train", train), ("val", check), ("test", test))})
 
     start = pretrained()
-    probe_head(start, films, train)
+    kept = arguments.work / f"views-{arguments.views}.pt"
+    if not kept.exists():
+        rng = torch.Generator().manual_seed(0)
+        made = [
+            lower_features(start, (augmented(films.pixels[part], rng) for part in np.array_split(train, 32)))
+            for _ in range(arguments.views)
+        ]
+        torch.save(torch.stack(made), kept)
+    views = list(torch.load(kept, weights_only=True))
     checked = lower_features(start, (resized(films.pixels[part]) for part in np.array_split(check, 8)))
-    print(f"frozen features: validation {selection(films, check, upper_logits(start, checked)[:, 0])}", flush=True)
-    rng = torch.Generator().manual_seed(0)
-    views = [
-        lower_features(start, (augmented(films.pixels[part], rng) for part in np.array_split(train, 32)))
-        for _ in range(arguments.views)
-    ]
     print(f"{arguments.views} views of each film after {time.perf_counter() - began:.0f} s", flush=True)
+    probe_head(start, films, train, views[:2])
+    print(f"ImageNet's features: validation {selection(films, check, upper_logits(start, checked)[:, 0])}", flush=True)
     members = [
         fine_tune(start, films, train, check, views, checked, arguments.epochs, seed)
         for seed in range(arguments.members)
