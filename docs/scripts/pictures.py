@@ -20,7 +20,8 @@ from lucency.render.contact import layer_sheet, save_sheet
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGES = ROOT / "docs" / "images"
 PICTURES = (
-    "demo", "layers", "occlusion", "gradcam", "gradient", "integrated_gradients", "lime", "shapley", "meaningful", "rise",
+    "demo", "layers", "occlusion", "lime", "shapley", "rise",
+    "integrated_gradients", "gradient", "gradcam", "meaningful",
 )  # fmt: skip
 
 
