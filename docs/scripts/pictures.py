@@ -1,15 +1,13 @@
 """Makes the pictures of the methods in the documentation: `python docs/scripts/pictures.py [NAME ...]`.
 
-All of them show the phantom of `make demo`. `demo` is the animation of the first page, `layers` the contact sheet of
-`lucency layers`, and every other one a method's demonstration: the last frame of its animation.
+All of them show the phantom of `make demo`. `layers` is the contact sheet of `lucency layers`, every other one the
+animation of a method.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-
-from PIL import Image
 
 import lucency
 from lucency.engine import Engine
@@ -20,7 +18,7 @@ from lucency.render.contact import layer_sheet, save_sheet
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGES = ROOT / "docs" / "images"
 PICTURES = (
-    "demo", "layers", "occlusion", "lime", "shapley", "rise",
+    "layers", "occlusion", "lime", "shapley", "rise",
     "integrated_gradients", "gradient", "gradcam", "meaningful",
 )  # fmt: skip
 
@@ -34,20 +32,10 @@ def main(names: list[str]) -> None:
             units = strongest_units(Engine(classifier), scan)
             save_sheet(layer_sheet(units, "What the strongest feature map of each layer saw"), IMAGES / "layers.png")
             continue
-        method = "occlusion" if name == "demo" else name
         recorder = Recorder()
-        explanation = lucency.explain(scan, classifier, target="effusion", method=method, on_step=recorder)
-        film = save_animation(explanation, recorder, IMAGES / f"{name}.webp")
-        if name != "demo":
-            _last_frame(film).save(IMAGES / f"{name}.png", optimize=True)
-            film.unlink()
+        explanation = lucency.explain(scan, classifier, target="effusion", method=name, on_step=recorder)
+        save_animation(explanation, recorder, IMAGES / f"{name}.webp")
         print(f"{name}: {explanation.provenance['seconds']:.1f} s, maximum at {explanation.peak}", flush=True)
-
-
-def _last_frame(film: Path) -> Image.Image:
-    with Image.open(film) as frames:
-        frames.seek(frames.n_frames - 1)  # type: ignore[attr-defined]
-        return frames.convert("RGB")
 
 
 if __name__ == "__main__":
