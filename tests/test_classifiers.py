@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from torch import nn
 
+from bad_inputs import BAD_MODELS, BAD_QUESTIONS, SIZE, Harm, Net, message, program, written
 from lucency import Scan, explain, load_classifier
 from lucency.classifier import Question
 from lucency.classifier.loading import available_models
 from lucency.errors import LucencyError, ModelError, QuestionError
+from lucency.methods.gradient import Gradient
 from lucency.methods.occlusion import Occlusion
-
-SIZE = (12, 10)
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(1, 3, 3, padding=1)
-        self.relu = nn.ReLU()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(3, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.pool(self.relu(self.conv(x))).flatten(1))
-        return out
 
 
 def onnx_file(path: Path, net: Net, batch: int | str) -> Path:
@@ -79,16 +69,35 @@ def test_torchscript_and_exported_programs(tmp_path: Path, net: Net, recwarn: py
     x = torch.rand(2, 1, *SIZE)
     with pytest.warns(DeprecationWarning, match="torch.jit"):
         torch.jit.save(torch.jit.script(net), str(tmp_path / "m.pt"))
-    dynamic = {"x": {0: torch.export.Dim("n", min=1, max=64)}}
-    torch.export.save(torch.export.export(net, (x,), dynamic_shapes=dynamic), tmp_path / "m.pt2")
+    program(tmp_path / "m.pt2")
+    program(tmp_path / "three.pt2", batch=3)
     recwarn.clear()
-    for name in ("m.pt", "m.pt2"):
-        classifier = load_classifier(tmp_path / name, input_size=SIZE)
-        assert classifier.channels == 1
+    for name in ("m.pt", "m.pt2", "three.pt2"):
+        classifier = load_classifier(tmp_path / name, input_size=SIZE if name == "m.pt" else None)
+        assert (classifier.channels, classifier.input_size) == (1, SIZE)
         assert torch.allclose(classifier(x), net(x), atol=1e-5)
+        assert [str(w.message) for w in recwarn] == []
         heat = explain(Scan(x[0]), classifier, target=2, method=Occlusion(patch=4, stride=4, features=False)).heatmap
         assert np.abs(heat).max() > 0
-    assert not len(recwarn)
+        slope = explain(Scan(x[0]), classifier, target=2, method=Gradient()).heatmap
+        own = load_classifier(net, input_size=SIZE)
+        assert np.allclose(slope, explain(Scan(x[0]), own, target=2, method=Gradient()).heatmap, atol=1e-6)
+        with pytest.raises(QuestionError, match="no feature maps"):
+            Question.ask(classifier, Scan(x[0]), 0, "layer:conv")
+        recwarn.clear()
+
+
+def test_layers_are_listed_and_watched_in_two_and_three_dimensions(net: Net) -> None:
+    deep = nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2, 4))
+    for module, size, name, maps in ((net, SIZE, "conv", 3), (deep, (4, 5, 6), "0", 2)):
+        classifier = load_classifier(module, input_size=size)
+        x = torch.rand(1, 1, *size)
+        (layer,) = classifier.layers(x)
+        assert (classifier.channels, layer.name, layer.shape) == (1, name, (maps, *size))
+        question = Question.ask(classifier, Scan(x[0]), 0, f"layer:{name}")
+        outputs, features = classifier.outputs_and_features(x, [name])
+        fired = features[name].clamp_min(0).flatten(2).mean(2)
+        assert torch.allclose(question.read(classifier, outputs, features), fired.max())
 
 
 def test_modules_are_copied_and_left_alone(net: Net) -> None:
@@ -165,6 +174,33 @@ def test_shipped_models_load_and_answer(about: dict[str, object]) -> None:
     assert bool(((p > 0) & (p < 1)).all())
 
 
+def test_a_torchxrayvision_network_as_the_package_builds_it(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            models = importlib.import_module("torchxrayvision.models")
+    except Exception as error:
+        pytest.skip(f"TorchXRayVision cannot be imported here: {error}")
+    torch.manual_seed(0)
+    module = models.DenseNet(growth_rate=4, block_config=(1, 1), num_init_features=4, num_classes=18).eval()
+    classifier = load_classifier(module)
+    assert classifier.classes[:2] == ("Atelectasis", "Consolidation")
+    display = torch.rand(2, 1, 224, 224)
+    assert torch.allclose(classifier(display), module((2 * display - 1) * 1024), atol=1e-5)
+    assert classifier.outputs == "logits"
+    module.apply_sigmoid = True
+    p = load_classifier(module)
+    assert p.outputs == "probabilities"
+    assert torch.allclose(p(display), module((2 * display - 1) * 1024), atol=1e-6)
+    module.op_threshs = torch.full((18,), 0.3)
+    module.op_threshs[3] = torch.nan
+    q = load_classifier(module)(display)
+    assert bool(((q >= 0) & (q <= 1)).all())
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ModelError, match="could not give 'densenet121-nothing'"):
+        load_classifier("torchxrayvision:densenet121-nothing")
+
+
 def test_a_torchxrayvision_module_brings_its_own_conventions() -> None:
     kind = type("DenseNet", (Net,), {"__module__": "torchxrayvision.models"})
     module = kind()
@@ -177,69 +213,23 @@ def test_a_torchxrayvision_module_brings_its_own_conventions() -> None:
     assert classifier.normalise(x).flatten().tolist() == [-1024, 0, 1024]
 
 
-class Raises(Net):
-    def forward(self, x: Tensor) -> Tensor:
-        raise RuntimeError("no such thing\nsecond line")
-
-
-class Nan(Net):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) * torch.nan
-
-
-class Pair(Net):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return super().forward(x), x
-
-
 @pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (lambda p: load_classifier("lucency:nothing"), "No shipped model"),
-        (lambda p: load_classifier("nothing.onnx"), "There is no model"),
-        (lambda p: load_classifier(Net()), "how many classes"),
-        (lambda p: load_classifier(Net(), classes=["a"], input_size=SIZE), "4 outputs and has 1"),
-        (lambda p: load_classifier(Raises(), classes=["a"], input_size=SIZE), "no such thing; check"),
-        (lambda p: load_classifier(Nan(), input_size=SIZE), "NaN"),
-        (lambda p: load_classifier(Pair(), input_size=SIZE), r"shape \[B, K\]"),
-        (lambda p: load_classifier(Net(), input_size=SIZE, outputs="probabilities"), "said to give probabilities"),
-        (lambda p: load_classifier(_written(p / "m.onnx", b"rubbish")), "ONNX Runtime"),
-        (lambda p: load_classifier(_written(p / "m.pt", b"rubbish")), "not a model file"),
-        (lambda p: load_classifier(_pickled(p / "m.pt")), "unpickling can run code"),
-        (lambda p: explain(Scan(torch.rand(1, 4, 4, 4)), load_classifier(Net(), input_size=SIZE)), "2-D"),
-        (lambda p: explain(Scan(torch.rand(2, 9, 9)), load_classifier(Net(), input_size=SIZE)), "channel"),
-        (lambda p: explain(Scan(torch.rand(1, 9, 9)), load_classifier(Net(), input_size=SIZE), target="x"), "no class"),
-        (lambda p: explain(Scan(torch.rand(1, 9, 9)), load_classifier(Net(), input_size=SIZE), target=4), "0 to 3"),
-        (
-            lambda p: explain(Scan(torch.rand(1, 9, 9)), load_classifier(Net(), input_size=SIZE), watch="colour"),
-            "Nothing called",
-        ),
-        (
-            lambda p: explain(Scan(torch.rand(1, 9, 9)), load_classifier(Net(), input_size=SIZE), watch="layer:x"),
-            "no layer",
-        ),
-    ],
+    ("what", "name", "act", "says"), BAD_MODELS + BAD_QUESTIONS, ids=[b[0] for b in BAD_MODELS + BAD_QUESTIONS]
 )
-def test_a_wrong_model_or_question_is_one_sentence(tmp_path: Path, make: object, says: str) -> None:
-    with pytest.raises(LucencyError, match=says) as caught:
-        make(tmp_path)  # type: ignore[operator]
-    assert "\n" not in str(caught.value)
-
-
-def _written(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
-
-
-def _pickled(path: Path) -> Path:
-    torch.save(Net().state_dict(), path)
-    return path
+def test_a_wrong_model_or_question_is_one_sentence(
+    tmp_path: Path, what: str, name: str, act: Callable[[Path], object], says: str
+) -> None:
+    text = message(act, tmp_path / name)
+    assert re.search(says, text)
+    assert text.count("\n") == 0
+    assert text.endswith(".")
+    assert not Harm.ran
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(LucencyError, match=r"lucency\[onnx\]"):
-        load_classifier(_written(tmp_path / "m.onnx", b"x"))
+        load_classifier(written(tmp_path / "m.onnx", b"x"))
 
 
 def test_weights_that_were_changed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

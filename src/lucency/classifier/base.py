@@ -265,8 +265,9 @@ class Classifier:
         features: dict[str, Tensor] = {}
 
         def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-            def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-                features[name] = output
+            def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+                if isinstance(output, Tensor) and output.ndim > 2:
+                    features[name] = output
 
             return hook
 
@@ -276,9 +277,15 @@ class Classifier:
                     raise QuestionError(
                         f"{self.name} has no layer {layer!r}; `lucency layers` lists the layers there are."
                     )
-                handle = named[layer].register_forward_hook(keep(layer))
-                hooks.callback(handle.remove)
+                # A scripted network runs its layers where Python cannot watch, and refuses the hook.
+                if not isinstance(named[layer], torch.jit.ScriptModule):
+                    handle = named[layer].register_forward_hook(keep(layer))
+                    hooks.callback(handle.remove)
             outputs = self(x)
+        if missing := [layer for layer in layers if layer not in features]:
+            raise QuestionError(
+                f"{self.name} gives no feature maps at {missing[0]!r}; choose a convolution of a PyTorch module."
+            )
         return outputs, features
 
     def layers(self, x: Tensor) -> list[Layer]:

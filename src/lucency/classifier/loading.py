@@ -7,11 +7,10 @@ import hashlib
 import importlib
 import json
 import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lucency.classifier.base import Classifier, Fit, Outputs
+from lucency.classifier.onnx import open_onnx
+from lucency.classifier.program import open_program
 from lucency.errors import MissingExtraError, ModelError
 
 Scores = Callable[[NDArray[np.float32]], Any]
@@ -53,8 +54,8 @@ def load_classifier(
             ``"torchxrayvision:NAME"``; the path of an ``.onnx`` file, of a TorchScript file or of a ``.pt2`` program;
             or a function from float32 NumPy ``[B, C, *grid]`` to scores ``[B, K]``.
         classes: the class names; ``output 0``, ``output 1``, ... when left out.
-        input_size: spatial size that the model wants; ``None`` takes scans as they are.
-        channels: channels that it wants; found from the first convolution of a module.
+        input_size: spatial size that the model wants; ``None`` takes scans as they are, or what the file says.
+        channels: channels that it wants; found from the first convolution of a module, or from the graph of a file.
         mean, std: normalisation of display values, see :class:`Classifier`.
         outputs, exclusive, fit, clip: see :class:`Classifier`. A named model brings its own.
 
@@ -72,12 +73,19 @@ def load_classifier(
         "input_size": input_size,
         "channels": channels,
     }
+    _sensible(given)
+    if isinstance(source, type):
+        raise ModelError(f"{source.__name__} is a class; hand over a trained instance of it.")
     if isinstance(source, nn.Module):
         if _is_xrayvision(source):
             return _xrayvision_classifier(source, type(source).__name__)
         return _of_module(_copied(source), type(source).__name__, classes, given)
     if callable(source):
         return _of_function(source, classes, given)
+    if not isinstance(source, str | Path):
+        raise ModelError(
+            f"A {type(source).__name__} is no classifier; give a PyTorch module, a name, a file or a function."
+        )
     name = str(source)
     if name.startswith(SHIPPED):
         return _shipped(name)
@@ -87,9 +95,33 @@ def load_classifier(
     if not path.is_file():
         names = ", ".join(str(about["name"]) for about in available_models())
         raise ModelError(f"There is no model {name!r}: neither a file nor a name; shipped models are {names}.")
-    if path.suffix.lower() == ".onnx":
-        return _of_onnx(path, classes, given)
-    return _of_program(path, classes, given)
+    return _of_file(path, classes, given)
+
+
+def _sensible(given: dict[str, Any]) -> None:
+    """Refuses what a reader of a hand-written description would otherwise meet as wrong scores.
+
+    Raises:
+        ModelError: naming the option.
+    """
+    for option, allowed in (("outputs", get_args(Outputs)), ("fit", get_args(Fit))):
+        if given[option] not in allowed:
+            raise ModelError(f"{option} is {given[option]!r}; say {' or '.join(map(repr, allowed))}.")
+    size = given["input_size"]
+    if size is not None and not (_numbers(size) and len(size) in (2, 3) and all(n == int(n) > 0 for n in size)):
+        raise ModelError(f"input_size is {size!r}; give two (or three) positive whole numbers, such as (224, 224).")
+    for option in ("mean", "std"):
+        if not _numbers(given[option]):
+            raise ModelError(f"{option} is {given[option]!r}; give one number for each channel, such as (0.5,).")
+    if 0 in tuple(given["std"]):
+        raise ModelError("std is 0 for a channel; give the spread that the network was trained with.")
+
+
+def _numbers(values: Any) -> bool:
+    try:
+        return not isinstance(values, str) and all(np.isfinite(float(v)) for v in values)
+    except (TypeError, ValueError):
+        return False
 
 
 def _copied(module: nn.Module) -> nn.Module:
@@ -99,7 +131,7 @@ def _copied(module: nn.Module) -> nn.Module:
         raise ModelError(
             f"{type(module).__name__} cannot be copied ({error}); give a function that calls it instead."
         ) from error
-    return own.eval().requires_grad_(False)
+    return own.cpu().eval().requires_grad_(False)
 
 
 def _fingerprint(module: nn.Module) -> str:
@@ -268,94 +300,51 @@ def _xrayvision_classifier(module: nn.Module, name: str) -> Classifier:
     )
 
 
-def _of_onnx(path: Path, classes: Sequence[str] | None, given: dict[str, Any]) -> Classifier:
-    try:
-        runtime = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise MissingExtraError("Reading .onnx needs ONNX Runtime; pip install 'lucency[onnx]'.") from error
-    try:
-        options = runtime.SessionOptions()
-        options.log_severity_level = 4
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(
-            f"{path} is not a model that ONNX Runtime can read ({str(error).splitlines()[0]}); export it again."
-        ) from error
-    wanted = session.get_inputs()[0]
-    batch, inner, *spatial = wanted.shape
-    size = tuple(n for n in spatial if isinstance(n, int))
-    if given["input_size"] is None and len(size) == len(spatial):
-        given = {**given, "input_size": size}
-    if given["channels"] is None and isinstance(inner, int):
-        given = {**given, "channels": inner}
-    step = batch if isinstance(batch, int) and batch > 0 else None
-    result = session.get_outputs()[0].name
-
-    def forward(x: Tensor) -> Tensor:
-        data = x.detach().cpu().numpy().astype(np.float32)
-        if step is None:
-            return torch.from_numpy(np.asarray(session.run([result], {wanted.name: data})[0], np.float32))
-        parts = []
-        for start in range(0, len(data), step):
-            part = data[start : start + step]
-            # A graph of a fixed batch gets its last batch filled up, and the filling is dropped again.
-            full = np.concatenate([part, np.repeat(part[-1:], step - len(part), 0)])
-            parts.append(np.asarray(session.run([result], {wanted.name: full})[0], np.float32)[: len(part)])
-        return torch.from_numpy(np.concatenate(parts))
-
-    written = session.get_modelmeta().custom_metadata_map.get("classes")
-    if classes is None and written:
-        classes = json.loads(written)
+def _of_file(path: Path, classes: Sequence[str] | None, given: dict[str, Any]) -> Classifier:
+    forward: Callable[[Tensor], Any]
+    module, written = None, None
+    if path.suffix.lower() == ".onnx":
+        forward, shape, written = open_onnx(path)
+    else:
+        module, shape = open_program(path)
+        forward = module
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        given = {**given, "channels": given["channels"] or _channels(module)}
+    if shape is not None:
+        if len(shape) not in (4, 5):
+            raise ModelError(
+                f"{path} wants {len(shape)} axes; export a network that reads [B, C, H, W] or [B, C, D, H, W]."
+            )
+        batch, channels, *size = shape
+        given = {**given, "channels": given["channels"] or channels}
+        if given["input_size"] is None and None not in size:
+            given = {**given, "input_size": tuple(size)}
+        if batch is not None:
+            forward = _in_batches_of(batch, forward)
     return _checked(
         Classifier(
             forward,
             name=path.name,
-            classes=_named(forward, classes, path.name, given),
-            fingerprint=_sha256(path),
-            **given,
-        )
-    )
-
-
-def _of_program(path: Path, classes: Sequence[str] | None, given: dict[str, Any]) -> Classifier:
-    """A TorchScript archive or an exported program; both are zip files that hold no free pickle to run."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            inside = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise ModelError(
-            f"{path} is not a model file that Lucency reads ({error}); give .onnx, TorchScript or .pt2."
-        ) from error
-    scripted = any("/code/" in n for n in inside)
-    exported = any(n.endswith(("serialized_exported_program.json", "models/model.json")) for n in inside)
-    if not scripted and not exported:
-        raise ModelError(
-            f"{path} holds pickled weights or a pickled module, which is not opened because unpickling can run code; "
-            "build the network in Python, load its state dict there and hand over the module."
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module: nn.Module
-            if scripted:
-                module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
-            else:
-                module = torch.export.load(path).module()
-    except Exception as error:
-        raise ModelError(
-            f"{path} cannot be loaded ({(str(error) or type(error).__name__).splitlines()[0]}); export it again."
-        ) from error
-    given = {**given, "channels": given["channels"] or _channels(module)}
-    return _checked(
-        Classifier(
-            module,
-            name=path.name,
-            classes=_named(module, classes, path.name, given),
+            classes=_named(forward, classes or written, path.name, given),
             fingerprint=_sha256(path),
             module=module,
             **given,
         )
     )
+
+
+def _in_batches_of(size: int, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A graph of a fixed batch, asked as often as needed; its last batch is filled up and the filling dropped."""
+
+    def looped(x: Tensor) -> Tensor:
+        scores = []
+        for part in x.split(size):
+            filling = part[-1:].expand(size - len(part), *part.shape[1:])
+            scores.append(forward(torch.cat([part, filling]))[: len(part)])
+        return torch.cat(scores)
+
+    return looped
 
 
 def _channels(module: nn.Module) -> int | None:
