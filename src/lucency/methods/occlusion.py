@@ -23,7 +23,7 @@ from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks import Patches
 from lucency.methods.base import Method, Step
-from lucency.removal import Constant, Removal
+from lucency.removal import Constant, Removal, gaussian_blur
 from lucency.scan import Scan
 
 Length = int | str | Sequence[int]
@@ -66,34 +66,53 @@ class Occlusion(Method):
             also = [Question.ask(classifier, scan, question.target, f"layer:{layer.name}") for layer in last]
         probe = engine.open(scan, question, self.removal, also)
         patches = Patches(probe.grid, patch, stride)
-        order = spread_order(len(patches)) if self.order == "spread" else torch.arange(len(patches))
+        spread = self.order == "spread"
+        if spread:
+            # Patches of one alignment lie all over the scan, and are what the engine computes best together.
+            batches = probe.together(patches.boxes, spread_order(len(patches)))
+        else:
+            batches = list(torch.split(torch.arange(len(patches)), 4 * probe.batch_size))
 
         falls = torch.zeros((1 + len(also), *probe.grid), device=probe.pixels.device)
         covered = torch.zeros(probe.grid, device=probe.pixels.device)
         seen = 0
-        for which in torch.split(order, probe.batch_size):
-            masks = patches.masks(which, probe.pixels.device)
-            scores = probe.scores(masks, patches.boxes[which])
-            hidden = 1 - masks
-            falls = falls + torch.einsum("bq,b...->q...", probe.clean - scores, hidden)
-            covered = covered + hidden.sum(0)
-            seen += len(which)
+        for batch in batches:
+            scores = probe.scores(patches.masks(batch, probe.pixels.device), patches.boxes[batch])
+            for part in torch.split(torch.arange(len(batch)), probe.batch_size):
+                falls, covered = falls.clone(), covered.clone()
+                for fall, box in zip(probe.clean - scores[part], patches.boxes[batch[part]].tolist(), strict=True):
+                    inside = tuple(slice(start, stop) for start, stop in box)
+                    falls[(slice(None), *inside)] += fall.view(-1, *(1,) * len(inside))
+                    covered[inside] += 1
+                seen += len(part)
 
-            def heatmap(q: int = 0, falls: Tensor = falls, covered: Tensor = covered) -> Tensor:
-                return falls[q] / covered.clamp_min(1)
+                def heatmap(q: int = 0, falls: Tensor = falls, covered: Tensor = covered, seen: int = seen) -> Tensor:
+                    mean = falls[q] / covered.clamp_min(1)
+                    return _between(mean, covered > 0, seen) if spread else mean
 
-            def perturbed(mask: Tensor = masks[-1:]) -> Tensor:
-                return probe.removed(mask)[0]
+                def perturbed(last: Tensor = batch[part[-1:]]) -> Tensor:
+                    return probe.removed(patches.masks(last, probe.pixels.device))[0]
 
-            yield Step(
-                done=seen / len(patches),
-                evaluations=probe.evaluations,
-                score=float(scores[-1, 0]),
-                heatmap=heatmap,
-                perturbed=perturbed,
-                also={q.label: partial(heatmap, i) for i, q in enumerate(also, 1)},
-                facts={"patches": len(patches)},
-            )
+                yield Step(
+                    done=seen / len(patches),
+                    evaluations=probe.evaluations,
+                    score=float(scores[part[-1], 0]),
+                    heatmap=heatmap,
+                    perturbed=perturbed,
+                    also={q.label: partial(heatmap, i) for i, q in enumerate(also, 1)},
+                    facts={"patches": len(patches), **probe.facts},
+                )
+
+
+def _between(heatmap: Tensor, known: Tensor, seen: int) -> Tensor:
+    """A map ``[*grid]`` whose pixels that no patch has covered yet take what lies around them."""
+    if bool(known.all()):
+        return heatmap
+    # Patches seen so far are about this far apart.
+    apart = (heatmap.numel() / seen) ** (1 / heatmap.ndim)
+    weight = gaussian_blur(known.float()[None], apart / 2)[0]
+    around = gaussian_blur((heatmap * known)[None], apart / 2)[0] / weight.clamp_min(1e-6)
+    return torch.where(known, heatmap, around)
 
 
 def spread_order(n: int) -> Tensor:
