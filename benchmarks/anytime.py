@@ -34,12 +34,11 @@ def main() -> None:
     classifier, scan = load_classifier(args.model), read_scan(args.scan)
     question = Question.ask(classifier, scan, None, "probability")
     engine = Engine(classifier, device="cpu")
-    maps: list[tuple[float, float, int, Tensor]] = []
     wall, processor = time.perf_counter(), time.process_time()
-    for step in Occlusion(patch=16, stride=8).anytime().steps(scan, question, engine):
-        maps.append((
-            time.process_time() - processor, time.perf_counter() - wall, step.evaluations, step.heatmap().flatten(),
-        ))  # fmt: skip
+    maps: list[tuple[float, float, int, Tensor]] = [
+        (time.process_time() - processor, time.perf_counter() - wall, step.evaluations, step.heatmap().flatten())
+        for step in Occlusion(patch=16, stride=8).anytime().steps(scan, question, engine)
+    ]
     last = maps[-1][3]
     rows = [
         {"processor": p, "wall": w, "evaluations": n, "rank": float(spearmanr(m, last).statistic)}
