@@ -1,0 +1,98 @@
+"""The shipped model ``lucency:effusion``: what it takes, what it gives, and how its training treats the films."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from lucency import Scan, load_classifier, read_scan
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "training"))
+from films import FINDINGS, Films, part_of, read_boxes  # noqa: E402
+from train_effusion import MEAN, STD, film_weights, normalised, platt, pretrained, resized  # noqa: E402
+
+SHARED = Path(os.environ.get("LUCENCY_SHARED", ROOT.parent / "shared"))
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real films are not beside the checkout")
+
+
+def test_it_is_small_and_knows_its_findings() -> None:
+    classifier = load_classifier("lucency:effusion")
+    assert classifier.classes == FINDINGS
+    assert len((files("lucency.classifier") / "weights" / "effusion.safetensors").read_bytes()) < 4_000_000
+    with torch.inference_mode():
+        assert classifier(torch.rand(2, 1, 224, 224)).shape == (2, len(FINDINGS))
+
+
+def test_the_library_prepares_scans_as_the_training_did() -> None:
+    classifier = load_classifier("lucency:effusion")
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 256, 256), dtype=np.uint8)
+    scan = Scan(torch.from_numpy(pixels).float(), value_range=(0, 255))
+    network = classifier.network()
+    with torch.inference_mode():
+        assert torch.allclose(
+            classifier(classifier.prepare(scan)[None]), network(normalised(resized(pixels))), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_fluid_weighs_half_in_every_collection() -> None:
+    rng = np.random.default_rng(1)
+    where = np.repeat(["a", "b"], 200)
+    labels = np.zeros((400, len(FINDINGS)), np.float32)
+    labels[:, 0] = rng.random(400) < np.where(where == "a", 0.2, 0.6)
+    nobody = np.array([""] * 400)
+    films = Films([], nobody, nobody, where, labels, np.zeros((400, 1, 1), np.uint8))
+    weights = film_weights(films, np.arange(400)).numpy()
+    for collection in "ab":
+        here = where == collection
+        assert weights[here & (labels[:, 0] > 0.5)].sum() == pytest.approx(weights[here].sum() / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("spread", [1.0, 20.0])
+def test_scaling_finds_the_fit_even_from_wild_logits(spread: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    honest = torch.randn(4000, 15, generator=rng) - 2
+    labels = (torch.rand(4000, 15, generator=rng) < honest.sigmoid()).float()
+    scale, shift = platt(honest * spread - 3, labels)
+    # Logistic regression on 4,000 films of which a sixth are positive leaves about 0.05 (scale) and 0.1 (shift).
+    assert torch.allclose(scale * spread, torch.ones(15), atol=0.2)
+    assert torch.allclose(shift - 3 * scale, torch.zeros(15), atol=0.4)
+
+
+@needs_shared
+def test_the_grey_first_layer_is_the_published_one_on_a_grey_film() -> None:
+    old = load_file(SHARED / "weights" / "squeezenet1_0-imagenet-fp16.safetensors")
+    grey = torch.rand(1, 1, 40, 40)
+    colour = 255 * grey.expand(-1, 3, -1, -1) - torch.tensor([104.0, 117.0, 123.0]).view(1, 3, 1, 1)
+    expected = F.conv2d(colour, old["conv1.weight"].float(), old["conv1.bias"].float(), stride=2)
+    assert torch.allclose(pretrained().features[0]((grey - MEAN) / STD), expected, rtol=1e-3, atol=0.05)
+
+
+@needs_shared
+def test_boxed_effusions_score_above_normal_films_of_unseen_patients() -> None:
+    with (SHARED / "xrays" / "nih_labels.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    boxed = read_boxes()
+    parts = part_of([row["patient"] for row in rows], {row["patient"] for row in rows if row["image"] in boxed})
+    fluid = [row["image"] for row in rows if row["image"] in boxed]
+    normal = [
+        row["image"]
+        for row, part in zip(rows, parts, strict=True)
+        if part == "test" and row["findings"] == "No Finding"
+    ]
+    classifier = load_classifier("lucency:effusion")
+    medians = []
+    for names in (fluid[:12], normal[:12]):
+        scans = torch.stack([classifier.prepare(read_scan(SHARED / "xrays" / "nih" / name)) for name in names])
+        with torch.inference_mode():
+            medians.append(classifier(scans)[:, 0].median())
+    assert medians[0] > medians[1]
