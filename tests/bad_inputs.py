@@ -187,6 +187,10 @@ def weights(path: Path) -> Path:
     return path
 
 
+def brightness(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return x.mean((2, 3))
+
+
 def ask(**options: object) -> Callable[[Path], object]:
     return lambda _: explain(Scan(torch.rand(1, 9, 9)), load_classifier(Net(), input_size=SIZE), **options)  # type: ignore[arg-type]
 
@@ -218,7 +222,7 @@ BAD_SCANS: list[Bad] = [
         "2 frames",
     ),
     ("a DICOM report", "report.dcm", lambda p: read_scan(without_pixels(p)), "holds no picture"),
-    ("a transfer syntax that nothing decodes", "odd.dcm", lambda p: read_scan(unknown_syntax(p)), "no decoder"),
+    ("a transfer syntax that nothing decodes", "odd.dcm", lambda p: read_scan(unknown_syntax(p)), "cannot be decoded"),
     (
         "a DICOM with a colour palette",
         "table.dcm",
@@ -311,9 +315,7 @@ BAD_QUESTIONS: list[Bad] = [
     (
         "gradients of a black box",
         "method='gradient'",
-        lambda p: explain(
-            Scan(torch.rand(1, 9, 9)), load_classifier(lambda x: x.mean((2, 3)), classes=["a"]), method="gradient"
-        ),
+        lambda p: explain(Scan(torch.rand(1, 9, 9)), load_classifier(brightness, classes=["a"]), method="gradient"),
         "black box",
     ),
 ]

@@ -22,7 +22,7 @@ from PIL import Image
 from pydicom.pixels import convert_color_space
 from pydicom.uid import ExplicitVRLittleEndian
 
-from bad_inputs import BAD_SCANS, dicom, message, ramp, saved, volume
+from bad_inputs import BAD_MODELS, BAD_QUESTIONS, BAD_SCANS, dicom, message, ramp, saved, volume
 from lucency import read_scan
 from lucency.errors import MissingExtraError
 
@@ -222,3 +222,9 @@ def test_a_missing_package_names_the_extra(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"lucency\[{extra}\]"):
         read_scan(path)
+
+
+def test_the_page_of_errors_shows_every_bad_input() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "bad-inputs.md").read_text()
+    for what, *_ in BAD_SCANS + BAD_MODELS + BAD_QUESTIONS:
+        assert f"| {what} |" in page, "run docs/scripts/bad_inputs.py"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ def _reading(path: Path, what: str) -> Iterator[None]:
             f"{path} says it has more than the {MAX_PIXELS:,} pixels that are read; crop or reduce it."
         ) from error
     except Exception as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        why = textwrap.shorten(str(error).strip() or type(error).__name__, 100, placeholder=" ...")
         raise ScanError(f"{path} is a damaged or unsupported {what} file ({why}); copy or export it again.") from error
 
 
@@ -255,8 +256,8 @@ def _read_dicom(path: Path) -> Scan:
         except RuntimeError as error:
             name = getattr(syntax, "name", syntax)
             raise ScanError(
-                f"{path} is compressed as {name}, and no decoder opens it ({str(error)[:90].splitlines()[0]}); "
-                "pip install 'lucency[dicom]' or export it uncompressed."
+                f"{path} is compressed as {name} and cannot be decoded; pip install 'lucency[dicom]', "
+                "or export it uncompressed."
             ) from error
         notices: tuple[str, ...] = ()
         if raw.ndim == 3:

@@ -83,9 +83,7 @@ def load_classifier(
     if callable(source):
         return _of_function(source, classes, given)
     if not isinstance(source, str | Path):
-        raise ModelError(
-            f"A {type(source).__name__} is no classifier; give a PyTorch module, a name, a file or a function."
-        )
+        raise ModelError(f"{source!r:.60} is no classifier; give a PyTorch module, a name, a file or a function.")
     name = str(source)
     if name.startswith(SHIPPED):
         return _shipped(name)
@@ -302,6 +300,7 @@ def _xrayvision_classifier(module: nn.Module, name: str) -> Classifier:
 
 def _of_file(path: Path, classes: Sequence[str] | None, given: dict[str, Any]) -> Classifier:
     forward: Callable[[Tensor], Any]
+    shape: tuple[int | None, ...] | None
     module, written = None, None
     if path.suffix.lower() == ".onnx":
         forward, shape, written = open_onnx(path)
@@ -339,7 +338,7 @@ def _in_batches_of(size: int, forward: Callable[[Tensor], Tensor]) -> Callable[[
 
     def looped(x: Tensor) -> Tensor:
         scores = []
-        for part in x.split(size):
+        for part in torch.split(x, size):
             filling = part[-1:].expand(size - len(part), *part.shape[1:])
             scores.append(forward(torch.cat([part, filling]))[: len(part)])
         return torch.cat(scores)
