@@ -37,8 +37,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TEST_SEEDS, TUNING_SEEDS = 7_000_000, 8_000_000
 REGION, REGIONS = 18, 25
 FLUID_MM = 5.0
-SIZE = 512
+SIZE = 224
 RESAMPLES = 2000
+FEWEST = 4
 NOTHING = "nothing"
 
 Record = dict[str, Any]
@@ -109,7 +110,7 @@ def rows_of(records: list[Record]) -> list[Record]:
     for name in contestants():
         learn = [r for r in records if r["method"] == name and r["tuning"]]
         tell = [r for r in records if r["method"] == name and not r["tuning"]]
-        if not learn or not tell:
+        if not learn or len(tell) < FEWEST:
             continue
         failed = next((r["error"] for r in learn + tell if "error" in r), None)
         if failed is not None:
@@ -129,7 +130,7 @@ def rows_of(records: list[Record]) -> list[Record]:
             row[key] = float(np.median([r[key] for r in tell]))
         rows.append(row)
     if not rows:
-        raise SystemExit("No method has seen a phantom to tune on and one to report on yet; run for longer.")
+        raise SystemExit("No method has seen enough phantoms yet; run for longer.")
     rows.sort(key=lambda r: -r["iou"][0] if "iou" in r else 1.0)
     return rows
 
@@ -158,6 +159,8 @@ def page(records: list[Record], command: str) -> str:
         rest = [f"{row['threshold']:.2f}", row["phantoms"], *costs]
         lines.append(f"| {row['method']} | " + " | ".join(cells + rest) + " |")
     table = "\n".join(lines)
+    missing = sorted(set(contestants()) - {row["method"] for row in rows})
+    absent = f"Not in it, for fewer than {FEWEST} phantoms so far: {', '.join(missing)}." if missing else ""
     return f"""# League table
 
 How well each method finds a pleural effusion whose place is known, because it was simulated. Made by
@@ -182,7 +185,7 @@ evaluations, gradients and seconds of processor time. Where two intervals overla
 two methods apart. An interval from a handful of phantoms is too narrow, and of no width where all of them agree.
 
 - *Phantoms*: how many the row reports on, and in brackets how many its threshold was chosen on. Every method had the
-  same time, so slow ones have fewer; the same command goes on where it stopped.
+  same time, so slow ones have fewer; the same command goes on where it stopped. {absent}
 - *Fluid* is every pixel whose ray crosses at least {FLUID_MM:g} mm of it: {np.mean(list(areas.values())):.1%} of the
   picture on average, which is what a map that knows nothing gets for mass and for the top 5 %.
 - *Hit rate*: how often the maximum of the map lies on fluid (of a plateau, its middle).
@@ -205,6 +208,7 @@ def main() -> None:
     parser.add_argument("--target", default="effusion")
     parser.add_argument("--phantoms", type=int, default=50)
     parser.add_argument("--tuning", type=int, default=10, help="phantoms to choose thresholds on")
+    parser.add_argument("--methods", help="only these, with commas between; all when left out")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after the map at hand")
     parser.add_argument("--records", type=Path, default=ROOT / "out" / "league.jsonl")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "league.md")
@@ -231,7 +235,8 @@ def main() -> None:
         jobs.append((TEST_SEEDS + i, False))
     jobs += tuning
     done = {(r["method"], r["seed"]) for r in records}
-    todo = {name: [job for job in jobs if (name, job[0]) not in done] for name in contestants()}
+    names = arguments.methods.split(",") if arguments.methods else list(contestants())
+    todo = {name: [job for job in jobs if (name, job[0]) not in done] for name in names}
     spent = {name: sum(r["took"] for r in records if r["method"] == name) for name in todo}
     started = time.perf_counter()
     with arguments.records.open("a") as file:
