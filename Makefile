@@ -2,6 +2,7 @@
 # make test   run the whole suite
 # make lint   ruff and mypy
 # make docs   build the documentation into site/
+# make bench  occlusion against Captum, and how soon a map is useful
 # make lock   pin the dependencies anew (needed only after a change in pyproject.toml)
 #
 # Everything is installed into .venv. pip takes the build of PyTorch that it finds first; on a Linux machine without
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint docs lock clean env-demo env-test env-docs
+.PHONY: demo test lint docs bench lock clean env-demo env-test env-docs
 
 demo: env-demo
 	$(RUN) -m lucency explain src/lucency/phantom/demo.png --model lucency:phantom --target effusion --out out/demo
@@ -28,6 +29,10 @@ lint: env-test
 
 docs: env-docs
 	$(RUN) -m mkdocs build --strict --quiet
+
+bench: env-test
+	$(RUN) benchmarks/occlusion.py --threads 1
+	$(RUN) benchmarks/anytime.py --threads 1
 
 lock:
 	sh tools/lock.sh $(PYTHON)
