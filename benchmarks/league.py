@@ -184,8 +184,8 @@ Means over the phantoms, in brackets the 95 % bootstrap interval over phantoms (
 evaluations, gradients and seconds of processor time. Where two intervals overlap widely, the table does not tell the
 two methods apart. An interval from a handful of phantoms is too narrow, and of no width where all of them agree.
 
-- *Phantoms*: how many the row reports on, and in brackets how many its threshold was chosen on. Every method had the
-  same time, so slow ones have fewer; the same command goes on where it stopped. {absent}
+- *Phantoms*: how many the row reports on, and in brackets how many its threshold was chosen on. Slow methods have
+  fewer, for want of time; the same command goes on where it stopped. {absent}
 - *Fluid* is every pixel whose ray crosses at least {FLUID_MM:g} mm of it: {np.mean(list(areas.values())):.1%} of the
   picture on average, which is what a map that knows nothing gets for mass and for the top 5 %.
 - *Hit rate*: how often the maximum of the map lies on fluid (of a plateau, its middle).
