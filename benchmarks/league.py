@@ -171,7 +171,7 @@ How well each method finds a pleural effusion whose place is known, because it w
 
 on {count} phantoms with {min(volumes.values()):.0f} to {max(volumes.values()):.0f} ml of fluid on one side, seeds from
 {TEST_SEEDS:,} on, none of them used in training; model `{meta["model"]}` ({meta["fingerprint"][:12]}), which calls
-{found} of the {count} an effusion (probability of 0.5 or more). Every method runs with its defaults (RISE with 1,000
+{found} of the {len(probabilities)} an effusion (probability of 0.5 or more). Every method runs with its defaults (RISE with 1,000
 masks instead of 4,000) and is asked about the probability. {meta["machine"]}, {meta["threads"]} thread(s),
 {meta["date"]}.
 
@@ -185,7 +185,8 @@ evaluations, gradients and seconds of processor time. Where two intervals overla
 two methods apart. An interval from a handful of phantoms is too narrow, and of no width where all of them agree.
 
 - *Phantoms*: how many the row reports on, and in brackets how many its threshold was chosen on. Slow methods have
-  fewer, for want of time; the same command goes on where it stopped. {absent}
+  fewer, for want of time; the same command goes on where it stopped.
+  {absent}
 - *Fluid* is every pixel whose ray crosses at least {FLUID_MM:g} mm of it: {np.mean(list(areas.values())):.1%} of the
   picture on average, which is what a map that knows nothing gets for mass and for the top 5 %.
 - *Hit rate*: how often the maximum of the map lies on fluid (of a plateau, its middle).
