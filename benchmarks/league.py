@@ -171,9 +171,9 @@ How well each method finds a pleural effusion whose place is known, because it w
 
 on {count} phantoms with {min(volumes.values()):.0f} to {max(volumes.values()):.0f} ml of fluid on one side, seeds from
 {TEST_SEEDS:,} on, none of them used in training; model `{meta["model"]}` ({meta["fingerprint"][:12]}), which calls
-{found} of the {len(probabilities)} an effusion (probability of 0.5 or more). Every method runs with its defaults (RISE with 1,000
-masks instead of 4,000) and is asked about the probability. {meta["machine"]}, {meta["threads"]} thread(s),
-{meta["date"]}.
+{found} of the {len(probabilities)} an effusion (probability of 0.5 or more). Every method runs with its
+defaults (RISE with 1,000 masks instead of 4,000) and is asked about the probability.
+{meta["machine"]}, {meta["threads"]} thread(s), {meta["date"]}.
 
 | method | hit rate of the maximum | IoU at best fixed threshold | mass on fluid | top 5 % on fluid | AOPC \
 | threshold | phantoms | evaluations | gradients | CPU seconds |
