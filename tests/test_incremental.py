@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from lucency import Scan, explain
 from lucency.classifier import Question
 from lucency.engine import Engine, scorer
-from lucency.engine.incremental import Incremental, traced
+from lucency.engine.incremental import Bounded, Incremental, traced
 from lucency.masks import Patches
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Blur, Constant, Removal
@@ -231,3 +232,53 @@ def test_windows_stay_small() -> None:
         (-2, -1, 12, 12),
         (-1, -1, 6, 7),
     ]
+
+
+class BeforeConvolution(nn.Module):
+    """Batch norm and rectifier before a convolution, as DenseNets have them; some slopes are negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.relu = nn.ReLU(inplace=True)
+        self.one = nn.Conv2d(6, 5, 1)
+        self.norm2 = nn.BatchNorm2d(6)
+        self.three = nn.Conv2d(6, 5, 3, bias=False)
+        self.head = nn.Linear(5, 3)
+        for norm in (self.norm, self.norm2):
+            norm.weight.data = torch.tensor([1.5, -0.7, 0.3, -2.0, 1.0, 0.5])
+            norm.bias.data.uniform_(-0.5, 0.5)
+            norm.running_mean.uniform_(-0.3, 0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        y = self.three(F.relu(self.norm2(torch.cat([x], 1))))
+        z = self.one(self.relu(self.norm(torch.cat([x], 1))))
+        return self.head(y.mean((2, 3)) + z.mean((2, 3)))
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_norm_and_rectifier_before_a_convolution_are_one(dead: bool) -> None:
+    torch.manual_seed(4)
+    net = BeforeConvolution().eval()
+    if dead:
+        # A slope of nothing has no bound to stand for it.
+        net.norm.weight.data[2] = 0.0
+    graph = traced(net)
+    assert graph is not None
+    bounded = sum(isinstance(m, Bounded) for m in graph.modules())
+    assert bounded == (1 if dead else 2)
+    x = torch.rand(3, 1, 20, 20)
+    assert torch.allclose(graph(x), net(x), atol=1e-6)
+    kept = traced(net, ["norm", "norm2"])
+    assert kept is not None
+    assert not any(isinstance(m, Bounded) for m in kept.modules())
+
+
+def test_copying_an_exported_program_does_not_reach_the_user() -> None:
+    program = torch.export.export(BeforeConvolution().eval(), (torch.rand(1, 1, 20, 20),)).module()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        traced(program)
+    assert not told

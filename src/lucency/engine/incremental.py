@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -70,7 +71,10 @@ def traced(module: nn.Module, keep: Sequence[str] = ()) -> fx.GraphModule | None
     Convolutions named in ``keep`` are watched, so theirs stay apart.
     """
     try:
-        graph = fx.symbolic_trace(copy.deepcopy(module).eval())
+        with warnings.catch_warnings():
+            # Copying an exported program makes PyTorch warn of its own future, which no user can change.
+            warnings.simplefilter("ignore")
+            graph = fx.symbolic_trace(copy.deepcopy(module).eval())
     except Exception:
         # Whatever a user's forward does that cannot be traced (control flow on values, foreign code) runs dense.
         return None
@@ -87,6 +91,7 @@ def traced(module: nn.Module, keep: Sequence[str] = ()) -> fx.GraphModule | None
             graph.set_submodule(before.target, modules[before.target])
             node.replace_all_uses_with(before)
             graph.graph.erase_node(node)
+    _bound(graph, calls, keep)
     order = {node: i for i, node in enumerate(graph.graph.nodes)}
     for node in graph.graph.nodes:
         if node.all_input_nodes and _overwrites(node, modules):
@@ -98,6 +103,71 @@ def traced(module: nn.Module, keep: Sequence[str] = ()) -> fx.GraphModule | None
             child.inplace = False  # type: ignore[assignment]
     graph.recompile()
     return graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+class Bounded(nn.Module):
+    """Values held between two bounds for each channel: what a batch norm and a rectifier come down to."""
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.clamp(x, self.low, self.high)
+
+
+def _bound(graph: fx.GraphModule, calls: Sequence[Any], keep: Sequence[str]) -> None:
+    """Makes one pass over the memory of the two that a batch norm and a rectifier before a convolution need.
+
+    With a slope ``a > 0``, ``relu(a x + b) = a max(x, -b/a) + b``, and with ``a < 0`` likewise with the minimum. What
+    is left of ``a`` and ``b`` behind that goes into the convolution, if it does not pad.
+    """
+    modules = dict(graph.named_modules())
+    for node in list(graph.graph.nodes):
+        if node.op != "call_module" or type(modules[node.target]) is not nn.BatchNorm2d or len(node.users) != 1:
+            continue
+        (relu,) = node.users
+        rectifies = relu.target in (F.relu, torch.relu) or (
+            relu.op == "call_module" and type(modules[relu.target]) is nn.ReLU
+        )
+        if not rectifies or len(relu.users) != 1:
+            continue
+        (after,) = relu.users
+        conv = modules.get(after.target) if after.op == "call_module" else None
+        names = {node.target, after.target} | ({relu.target} if relu.op == "call_module" else set())
+        if type(conv) is not nn.Conv2d or conv.groups != 1 or conv.padding not in (0, (0, 0)):
+            continue
+        if names & set(keep) or calls.count(after.target) != 1 or calls.count(node.target) != 1:
+            continue
+        norm = modules[node.target]
+        if norm.running_mean is None or norm.running_var is None:
+            continue
+        slope, offset = (v.double() for v in _slope_and_offset(norm))
+        turn = -offset / slope
+        if not bool(torch.isfinite(turn).all()):
+            continue
+        infinite = torch.full_like(turn, torch.inf)
+        low, high = torch.where(slope > 0, turn, -infinite), torch.where(slope > 0, infinite, turn)
+        bounded = Bounded(low.float().view(1, -1, 1, 1), high.float().view(1, -1, 1, 1))
+        weight = conv.weight.detach().double()
+        bias = weight.sum((2, 3)) @ offset + (0 if conv.bias is None else conv.bias.detach().double())
+        conv.weight = nn.Parameter((weight * slope.view(1, -1, 1, 1)).to(conv.weight.dtype))
+        conv.bias = nn.Parameter(bias.to(conv.weight.dtype))
+        graph.set_submodule(node.target, bounded)
+        relu.replace_all_uses_with(node)
+        graph.graph.erase_node(relu)
+
+
+def _slope_and_offset(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """A batch norm as ``slope * x + offset``, ``[C]`` each."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    slope = (norm.running_var + norm.eps).rsqrt()
+    if norm.affine:
+        slope = slope * norm.weight.detach()
+    offset = -norm.running_mean * slope
+    return slope, offset + norm.bias.detach() if norm.affine else offset
 
 
 @dataclass(frozen=True)
@@ -345,20 +415,14 @@ class Incremental:
         kind = type(module)
         if kind is nn.ReLU:
             return "relu"
-        if kind in ACTIVATIONS:
+        if kind in ACTIVATIONS or kind is Bounded:
             return "pointwise"
         if kind in NOTHING:
             return "nothing"
         if kind is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1)):
             return "mean"
         if isinstance(module, nn.BatchNorm2d) and kind is nn.BatchNorm2d and module.running_mean is not None:
-            assert module.running_var is not None
-            slope = (module.running_var + module.eps).rsqrt()
-            if module.affine:
-                slope = slope * module.weight.detach()
-            offset = -module.running_mean * slope
-            if module.affine:
-                offset = offset + module.bias.detach()
+            slope, offset = _slope_and_offset(module)
             self.affine[node] = (slope.view(1, -1, 1, 1), offset.view(1, -1, 1, 1))
             return "affine"
         if isinstance(module, nn.Conv2d) and kind is nn.Conv2d:
