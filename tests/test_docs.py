@@ -49,7 +49,7 @@ def test_every_command_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "reference" / "cli.md").read_text()
     for command in app.registered_commands:
         assert command.callback is not None
-        assert f"lucency {command.callback.__name__}" in page
+        assert f"lucency {command.callback.__name__.replace('_', '-')}" in page
 
 
 def test_every_page_names_only_what_is_there() -> None:

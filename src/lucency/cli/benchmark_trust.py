@@ -1,0 +1,311 @@
+"""``lucency benchmark-trust``: methods x removals where the truth is known, and what follows for the defaults."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lucency.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lucency.methods import Method
+    from lucency.metrics.trust import Record
+    from lucency.removal import Removal
+
+METHODS = "occlusion,occlusion:patch=32,lime,shapley,rise:samples=1000,integrated_gradients,gradcam,layercam,smoothgrad"
+REMOVALS = "constant,mean,blur"
+
+EXAMPLES = """[bold]Examples:[/bold]
+
+  lucency benchmark-trust --out out/trust --phantoms 20 --minutes 10
+
+  lucency benchmark-trust --out out/trust --methods occlusion:patch=32,rise:samples=500 --removals constant,blur --jobs 4
+
+  lucency benchmark-trust --out out/trust --films ../shared/xrays
+"""  # noqa: E501
+
+
+def benchmark_trust(
+    context: typer.Context,
+    folder: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to, and to go on in.")
+    ],
+    phantoms: Annotated[int, typer.Option(metavar="N", help="Phantoms with 25 to 1,000 ml of fluid.")] = 200,
+    films: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Real films: nih/, nih_boxes.csv and nih_labels.csv; none if left out."),
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(metavar="A,B,C", help="Methods, with settings as in occlusion:patch=32.")
+    ] = METHODS,
+    removals: Annotated[
+        str, typer.Option(metavar="A,B,C", help="Removals, with settings as in blur:sigma=20.")
+    ] = REMOVALS,
+    watch: Annotated[str, typer.Option(metavar="W", help="What is watched: probability, logit.")] = "probability",
+    minutes: Annotated[
+        float | None, typer.Option(metavar="N", help="Stop after this time; the same command goes on later.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(metavar="N", help="Processes.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Measure methods and removals where the truth is known, and recommend the defaults of `lucency explain`.
+
+    DIR gets rows.jsonl (one finished row a line; the same command goes on from there), trust.json and trust.md. Every
+    contestant gets the same processor time, so quick ones see more scans. The recommendation is chosen on every other
+    phantom and reported on the rest.
+    """
+    import time
+
+    from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress
+    from lucency.cli.folder import results
+    from lucency.cli.trust_page import markdown, tables
+    from lucency.errors import ParameterError
+
+    if phantoms < 0 or jobs < 1 or (minutes is not None and minutes <= 0):
+        raise ParameterError("--phantoms must be 0 or more, --jobs 1 or more and --minutes above 0.")
+    tasks = list(_tasks(phantoms, films, contestants(methods, removals), removals, watch, folder))
+    if not tasks:
+        raise ParameterError("There is nothing to measure; ask for phantoms, or name a folder with --films.")
+    rows = _kept(folder / "rows.jsonl", tasks)
+    started = time.perf_counter()
+    with progress() as bar, cancelled_by_ctrl_c() as cancelled:
+        bar.start("Trust")
+
+        def over() -> bool:
+            return cancelled.is_set() or (minutes is not None and time.perf_counter() - started > 60 * minutes)
+
+        total = len(tasks)
+        with _opened(folder / "rows.jsonl") as file:
+            for row in _done(tasks, rows, jobs, over):
+                rows.append(row)
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                bar.share(len(rows) / total, f"{row['case']}, {row['method'] or row['removal']}")
+    command = "lucency " + " ".join(context.obj)
+    with results(folder) as place:
+        page = markdown(rows, command)
+        (place / "trust.md").write_text(page)
+        (place / "trust.json").write_text(json.dumps(tables(rows), indent=1) + "\n")
+    if as_json:
+        print_json({**tables(rows), "rows": len(rows), "of": len(tasks)})
+        return
+    out.print(page)
+    out.print(f"{len(rows)} of {len(tasks)} rows. Wrote rows.jsonl, trust.json, trust.md to {folder}")
+    if tables(rows)["recommendation"] is None:
+        out.print("Too few phantoms for a recommendation yet; run the same command again.")
+
+
+def contestants(methods: str, removals: str) -> list[tuple[str, str, Method]]:
+    """``(method, removal, the method with it)`` for every combination; a method that removes nothing comes once.
+
+    Raises:
+        ParameterError: when a method, a removal or a setting does not exist.
+    """
+    import dataclasses
+
+    from lucency.cli.evaluate import named
+    from lucency.cli.settings import method_with
+
+    found: list[tuple[str, str, Method]] = []
+    for spec in named(methods):
+        name, *settings = spec.split(":")
+        how = method_with(name, settings)
+        if "removal" not in {f.name for f in dataclasses.fields(how)}:
+            found.append((spec, "", how))
+            continue
+        found += [(spec, removal, with_removal(name, settings, removal)) for removal in named(removals)]
+    return found
+
+
+def with_removal(name: str, settings: Sequence[str], removal: str) -> Method:
+    """The method with a removal given as in ``blur:sigma=20``."""
+    from lucency.cli.settings import method_with
+
+    standing, *inner = removal.split(":")
+    return method_with(name, [*settings, f"removal={standing}", *(f"removal.{setting}" for setting in inner)])
+
+
+def removal_with(spec: str) -> Removal:
+    """The removal given as in ``blur:sigma=20``."""
+    from lucency.methods.occlusion import Occlusion
+
+    how = with_removal("occlusion", [], spec)
+    assert isinstance(how, Occlusion)
+    return how.removal
+
+
+class Task:
+    """One row to make: what a worker process needs, and nothing that cannot travel to it."""
+
+    def __init__(
+        self, what: str, kind: str, case: Any, method: str, removal: str, how: Any, watch: str, kept: Path
+    ) -> None:
+        self.what, self.kind, self.case, self.method, self.removal = what, kind, case, method, removal
+        self.how, self.watch, self.kept = how, watch, kept
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.what, self.kind, str(self.case), self.method, self.removal, self.watch
+
+    @property
+    def contestant(self) -> tuple[str, ...]:
+        return self.what, self.kind, self.method, self.removal
+
+
+MODELS = {
+    "phantom": "lucency:phantom",
+    "box": "lucency:effusion",
+    "normal": "lucency:effusion",
+    "simulated": "lucency:effusion",
+}
+
+
+def _tasks(
+    phantoms: int, films: Path | None, hows: Sequence[tuple[str, str, Method]], removals: str, watch: str, folder: Path
+) -> Iterator[Task]:
+    from lucency.cli.evaluate import named
+
+    kept = folder / "cases"
+    standing = [(name, removal_with(name)) for name in named(removals)]
+    cases: list[tuple[str, Any]] = [("phantom", i) for i in range(phantoms)]
+    if films is not None:
+        from lucency.metrics.films import boxed, normal
+
+        cases += [("box", film) for film in boxed(films)] + [("normal", film) for film in normal(films)]
+    for kind, case in cases:
+        if kind != "normal":
+            for method, removal, how in hows:
+                yield Task("map", kind, case, method, removal, how, watch, kept)
+        if kind != "box":
+            for removal, what in standing:
+                yield Task("removal", kind, case, "", removal, what, watch, kept)
+
+
+def _kept(file: Path, tasks: Sequence[Task]) -> list[Record]:
+    """The rows of an earlier run that this one wants, made with the same models."""
+    from lucency.errors import ParameterError
+
+    if not file.exists():
+        return []
+    wanted = {task.key for task in tasks}
+    prints = {kind: _fingerprint(kind) for kind in {task.kind for task in tasks}}
+    rows = []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        try:
+            row = json.loads(line)
+            key = tuple(row[k] for k in ("what", "kind", "key", "method", "removal", "watch"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ParameterError(
+                f"Line {number} of {file} is not a row that this command wrote; delete it, or name another --out."
+            ) from error
+        if key in wanted and row["fingerprint"] == prints[row["kind"]]:
+            rows.append(row)
+    return rows
+
+
+def _opened(file: Path) -> Any:
+    from lucency.errors import OutputError
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("a")
+    except OSError as error:
+        raise OutputError(f"{file} cannot be written ({error.strerror or error}); name another --out.") from error
+
+
+def _done(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: Any) -> Iterator[Record]:
+    """Makes what is missing, always for the contestant that has had the least time; several processes at once."""
+    import multiprocessing
+    from collections import defaultdict
+    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+    from concurrent.futures.process import BrokenProcessPool
+
+    from lucency.errors import ParameterError
+
+    made = {tuple(row[k] for k in ("what", "kind", "key", "method", "removal", "watch")) for row in rows}
+    todo: dict[tuple[str, ...], list[Task]] = defaultdict(list)
+    for task in tasks:
+        if task.key not in made:
+            todo[task.contestant].append(task)
+    spent: dict[tuple[str, ...], float] = defaultdict(float)
+    for row in rows:
+        spent[row["what"], row["kind"], row["method"], row["removal"]] += row["took"]
+
+    def next_one() -> Task | None:
+        left = [who for who, some in todo.items() if some]
+        return todo[min(left, key=lambda who: spent[who])].pop(0) if left and not over() else None
+
+    if jobs == 1:
+        while (task := next_one()) is not None:
+            row = made_row(task)
+            spent[task.contestant] += row["took"]
+            yield row
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        running = {}
+        try:
+            while True:
+                while len(running) < jobs and (task := next_one()) is not None:
+                    # A guess, so that two processes do not both take the same contestant.
+                    spent[task.contestant] += 1.0
+                    running[pool.submit(made_row, task)] = task
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED)[0]:
+                    task, row = running.pop(future), future.result()
+                    spent[task.contestant] += row["took"] - 1.0
+                    yield row
+        except BrokenProcessPool as error:
+            raise ParameterError(
+                "A process died, most likely for want of memory; run the same command with fewer --jobs."
+            ) from error
+
+
+_ENGINES: dict[str, Any] = {}
+
+
+def _engine(kind: str) -> Any:
+    """The engine for cases of that kind; one for each process."""
+    from lucency.classifier.loading import load_classifier
+    from lucency.engine import Engine
+
+    name = MODELS[kind]
+    if name not in _ENGINES:
+        _ENGINES[name] = Engine(load_classifier(name))
+    return _ENGINES[name]
+
+
+def _fingerprint(kind: str) -> str:
+    return str(_engine(kind).classifier.fingerprint)
+
+
+def made_row(task: Task) -> Record:
+    """One row, in whatever process."""
+    import numpy as np
+
+    from lucency.metrics.trust import gold_map, map_row, phantom_case, removal_row
+
+    engine = _engine(task.kind)
+    case = phantom_case(task.case, task.kept) if task.kind == "phantom" else task.case.case()
+    if task.what == "removal":
+        row: Record = removal_row(case, task.how, engine, "effusion")
+    else:
+        gold = None
+        if case.twin is not None:
+            file = task.kept / f"gold-{case.name}-{task.watch}-{engine.classifier.fingerprint[:12]}.npy"
+            if not file.exists():
+                part = file.with_suffix(".part.npy")
+                np.save(part, gold_map(case, engine, "effusion", task.watch))
+                part.replace(file)
+            gold = np.load(file)
+        row = map_row(case, task.how, engine, "effusion", task.watch, gold)
+    return {
+        "what": task.what, "kind": task.kind, "case": case.name, "key": str(task.case), "half": case.half,
+        "method": task.method, "removal": task.removal, "watch": task.watch,
+        "fingerprint": engine.classifier.fingerprint, **case.about, **row,
+    }  # fmt: skip

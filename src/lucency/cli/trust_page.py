@@ -1,0 +1,98 @@
+"""The page of ``lucency benchmark-trust``: its tables and its recommendation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from lucency.metrics.trust import PIECES, TOLERATED, Record, recommend, removals_summary, summary
+
+
+def tables(rows: Sequence[Record]) -> dict[str, Any]:
+    """Everything that the page says, as plain values."""
+    found = recommend(rows)
+    return {
+        "methods": {kind: summary(rows, kind) for kind in ("phantom", "simulated", "box")},
+        "removals": {kind: removals_summary(rows, kind) for kind in ("phantom", "simulated", "normal")},
+        "recommendation": None if found is None else dataclasses.asdict(found),
+    }
+
+
+TITLES = {
+    "phantom": "Phantoms, `lucency:phantom`",
+    "simulated": "Normal films with simulated fluid, `lucency:effusion`",
+    "box": "Real films with a radiologist's box, `lucency:effusion`",
+    "normal": "Real films without a finding, `lucency:effusion`",
+}
+COLUMNS = {
+    "hit": "hit rate", "iou": "IoU", "mass": "mass on truth", "aopc": "AOPC", "road": "ROAD",
+    "gold": "agreement with gold", "stability": "stability", "hit_large": "hit, 200 ml and more",
+    "iou_large": "IoU, 200 ml and more",
+}  # fmt: skip
+
+
+def markdown(rows: Sequence[Record], command: str) -> str:
+    """The tables and the recommendation as a page."""
+    found = tables(rows)
+    parts = [f"Made by\n\n```\n{command}\n```\n"]
+    for kind, some in found["methods"].items():
+        if some:
+            columns = [c for c in COLUMNS if any(c in row for row in some)]
+            parts.append(f"## Methods and removals: {TITLES[kind]}\n")
+            heads = ["method", "removal", *(COLUMNS[c] for c in columns), "threshold", "scans", "evaluations", "CPU s"]
+            lines = [
+                [row["method"], row["removal"] or "none", *(_cell(row.get(c)) for c in columns),
+                 f"{row['threshold']:.2f}", str(row["cases"]), f"{row['evaluations']:,.0f}", f"{row['seconds']:.1f}"]
+                for row in some
+            ]  # fmt: skip
+            parts.append(_table(heads, lines))
+    for kind, some in found["removals"].items():
+        if any("logit pearson" in row for row in some):
+            parts.append(f"## Removals against the gold standard: {TITLES[kind]}\n")
+            keys = [f"{watch} {key}" for watch in ("logit", "probability") for key in ("pearson", "spearman", "slope")]
+            body = [[row["removal"], *(_cell(row.get(key)) for key in keys), str(row["cases"])] for row in some]
+            parts.append(_table(["removal", *keys, "scans"], body))
+        if any("normal" in row for row in some):
+            parts.append(f"## Artefacts: {TITLES[kind]}\n")
+            keys = [f"{name} {what}" for name in PIECES for what in ("rate", "rise")]
+            body = [
+                [row["removal"], *(_cell(row.get(key), 100 if key.endswith("rate") else 1) for key in keys),
+                 str(row.get("normal", 0))]
+                for row in some
+            ]  # fmt: skip
+            heads = [f"{key} (%)" if key.endswith("rate") else key for key in keys]
+            parts.append(_table(["removal", *heads, "scans called normal"], body))
+    best = found["recommendation"]
+    if best is not None:
+        told = best["reported"]
+        parts.append("## Recommendation\n")
+        parts.append(
+            f"**{best['method']}** with removal **{best['removal'] or 'none'}**: chosen on every other phantom for the "
+            "highest mean of hit rate, overlap and agreement with the gold standard "
+            f"({best['score']:.2f}), among removals with an artefact rate of at most {TOLERATED:.0%} there (among all, "
+            f"where none has). On the other phantoms: hit rate {_cell(told['hit'])}, IoU {_cell(told['iou'])}, "
+            f"agreement with gold {_cell(told.get('gold'))}."
+        )
+        if best["lead"] is not None:
+            mean, low, high = best["lead"]
+            than = " with ".join(part or "no removal" for part in best["rival"])
+            if low > 0:
+                parts.append(f"It scores higher there than the next best, {than}, by {_cell(best['lead'])}.")
+            elif high >= 0:
+                parts.append(f"They do not tell it apart from the next best, {than} ({_cell(best['lead'])}).")
+            else:
+                parts.append(f"There the next best, {than}, scores higher by {_cell((-mean, -high, -low))}.")
+    return "\n".join(parts) + "\n"
+
+
+def _cell(value: Sequence[float] | None, times: float = 1) -> str:
+    if value is None:
+        return ""
+    mean, low, high = (times * v for v in value)
+    return f"{mean:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -1,0 +1,103 @@
+"""Real films with a radiologist's box, and without a finding, from a folder laid out as ChestX-ray14 is.
+
+The folder holds ``nih/`` with the films and, on the grid of 512 x 512 pixels, ``nih_boxes.csv`` (image, finding, x, y,
+w, h) and ``nih_labels.csv`` (image, patient, findings). Only test patients of ``lucency:effusion`` are taken.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lucency.errors import ParameterError
+from lucency.metrics.trust import Case, half_of
+from lucency.reading import read_scan
+
+SALT = "lucency-films-1"
+TEST_SHARE = 0.15
+BOX_GRID = 512
+
+
+@dataclass(frozen=True)
+class Film:
+    """Where a film lies and what is known about it; ``box`` is (x, y, w, h) on the grid of 512."""
+
+    path: Path
+    patient: str
+    index: int
+    box: tuple[float, float, float, float] | None = None
+
+    def __str__(self) -> str:
+        return self.path.name
+
+    def case(self) -> Case:
+        """The film read, with its truth."""
+        scan = read_scan(self.path)
+        if self.box is None:
+            return Case("normal", self.path.stem, half_of(self.index), scan)
+        truth = np.zeros(scan.shape, np.bool_)
+        down, across = (n / BOX_GRID for n in scan.shape)
+        x, y, w, h = self.box
+        truth[
+            int(y * down) : max(int(y * down) + 1, round((y + h) * down)),
+            int(x * across) : max(int(x * across) + 1, round((x + w) * across)),
+        ] = True
+        return Case("box", self.path.stem, half_of(self.index), scan, truth)
+
+
+def held_out(patient: str) -> bool:
+    """Whether a patient without a box is one of the test patients of ``lucency:effusion``."""
+    return int(hashlib.sha256(f"{SALT}/{patient}".encode()).hexdigest()[:12], 16) / 16**12 < TEST_SHARE
+
+
+def boxed(folder: Path, finding: str = "Effusion") -> list[Film]:
+    """The films with a box of that finding; all are of test patients, who are cut into halves as a whole.
+
+    Raises:
+        ParameterError: when the folder does not hold what it should.
+    """
+    patients = {row["image"]: row["patient"] for row in _rows(folder, "nih_labels.csv", ("image", "patient"))}
+    rows = [
+        row
+        for row in _rows(folder, "nih_boxes.csv", ("image", "finding", "x", "y", "w", "h"))
+        if row["finding"] == finding and row["image"] in patients
+    ]
+    order = {p: i for i, p in enumerate(sorted({patients[row["image"]] for row in rows}))}
+    films = []
+    for row in rows:
+        box = (float(row["x"]), float(row["y"]), float(row["w"]), float(row["h"]))
+        patient = patients[row["image"]]
+        films.append(Film(folder / "nih" / row["image"], patient, order[patient], box))
+    return films
+
+
+def normal(folder: Path) -> list[Film]:
+    """The films of test patients that are labelled with no finding.
+
+    Raises:
+        ParameterError: when the folder does not hold what it should.
+    """
+    rows = _rows(folder, "nih_labels.csv", ("image", "patient", "findings"))
+    found = [row for row in rows if row["findings"] == "No Finding" and held_out(row["patient"])]
+    order = {p: i for i, p in enumerate(sorted({row["patient"] for row in found}))}
+    return [Film(folder / "nih" / row["image"], row["patient"], order[row["patient"]]) for row in found]
+
+
+def _rows(folder: Path, name: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    file = folder / name
+    try:
+        with file.open(newline="") as opened:
+            rows = list(csv.DictReader(opened))
+    except OSError as error:
+        raise ParameterError(
+            f"{file} cannot be read ({error.strerror or error}); --films names a folder with nih/, nih_boxes.csv and "
+            "nih_labels.csv."
+        ) from error
+    missing = [c for c in columns if not rows or c not in rows[0]]
+    if missing:
+        raise ParameterError(f"{file} has no column {', '.join(missing)}; it needs {', '.join(columns)}.")
+    return rows

@@ -1,0 +1,243 @@
+"""Is the perturbed scan anything that the model knows? Distance from clean scans in the model's own features.
+
+A score on a scan that is like nothing the model has seen is no evidence. Two distances of its penultimate features z
+from those of clean scans are taken:
+
+- Mahalanobis (Lee et al., NeurIPS 2018), (z - m)' S^-1 (z - m), with the covariance shrunk as Ledoit & Wolf (Journal of
+  Multivariate Analysis 2004) say, since there are fewer scans than a covariance needs;
+- to the k-th nearest neighbour, both scaled to unit length (Sun et al., ICML 2022).
+
+Clean scans that made neither mean nor covariance turn each distance into a p-value, the share of them that lie at least
+as far out, (1 + #{farther}) / (1 + n): then "p < 0.01" happens to at most one clean scan in a hundred, as far as new
+scans are like those. Of the two the smaller counts, doubled (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lucency.classifier import Classifier
+from lucency.errors import OutputError, ParameterError, QuestionError
+from lucency.methods import Step
+from lucency.scan import Scan
+
+Array = NDArray[np.float64]
+
+LEVEL = 0.01
+"""A perturbed scan with a p-value below this is called off-distribution."""
+NEIGHBOURS = 5
+KEPT = 24
+"""How many of the strongest reactions of a run are looked at."""
+FEWEST = 199
+"""Held-out scans with which a p-value can come below :data:`LEVEL` at all."""
+
+
+def features(classifier: Classifier, x: Tensor) -> Tensor:
+    """Penultimate features, float32 ``[B, D]``, of display values ``[B, C, *grid]``: what enters the last linear layer.
+
+    Where that is a convolution, its input is averaged over space.
+
+    Raises:
+        QuestionError: for a black box, or a network without such a layer.
+    """
+    kept: list[Tensor] = []
+
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        kept[:] = [inputs[0]]
+
+    layers = [m for m in classifier.network().modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)]
+    handles = [m.register_forward_pre_hook(hook) for m in layers]
+    try:
+        with torch.no_grad():
+            classifier(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not kept:
+        raise QuestionError(f"{classifier.name} has no last linear layer whose features could be read.")
+    return kept[0].detach().flatten(2).mean(2).float() if kept[0].ndim > 2 else kept[0].detach().float()
+
+
+@dataclass(frozen=True, eq=False)
+class OffDistribution:
+    """What clean scans look like to one classifier.
+
+    Attributes:
+        classifier: the classifier.
+        reference: float64 ``[N, D]``, features of clean scans, from which distances are taken.
+        held_out: float64 ``[M, D]``, features of further clean scans, which set the error rate.
+    """
+
+    classifier: Classifier
+    reference: Array
+    held_out: Array
+
+    def __post_init__(self) -> None:
+        if len(self.reference) <= NEIGHBOURS or len(self.held_out) < FEWEST:
+            raise ParameterError(
+                f"{len(self.reference)} and {len(self.held_out)} clean scans are too few: more than {NEIGHBOURS} make "
+                f"the distances and at least {FEWEST} others the error rate."
+            )
+
+    @cached_property
+    def _centre(self) -> tuple[Array, Array]:
+        return self.reference.mean(0), np.linalg.inv(ledoit_wolf(self.reference)[0])
+
+    @cached_property
+    def _usual(self) -> Array:
+        """The distances of the held-out scans, each column rising."""
+        return np.sort(self.distances(self.held_out), axis=0)
+
+    @classmethod
+    def fit(cls, classifier: Classifier, scans: Sequence[Scan]) -> OffDistribution:
+        """From clean scans, best of one patient each: every other one for the distances, the rest for the error rate.
+
+        Raises:
+            ParameterError: for fewer than 398 scans.
+            QuestionError: when the classifier is a black box.
+        """
+        found = np.concatenate([_features_of(classifier, classifier.prepare(scan)[None]) for scan in scans])
+        return cls(classifier, found[1::2], found[::2])
+
+    @classmethod
+    def shipped(cls, classifier: Classifier) -> OffDistribution | None:
+        """That of a shipped model; ``None`` for any other, or where it was made for other weights."""
+        name = classifier.name.removeprefix("lucency:")
+        file = files("lucency.metrics") / "clean" / f"{name}.safetensors"
+        if name == classifier.name or not file.is_file():
+            return None
+        return cls.load(classifier, Path(str(file)))
+
+    @classmethod
+    def load(cls, classifier: Classifier, path: Path) -> OffDistribution | None:
+        """Reads what :meth:`save` wrote; ``None`` where that was for other weights."""
+        stored = load_file(path)
+        if bytes(stored["fingerprint"].tolist()).decode() != classifier.fingerprint:
+            return None
+        return cls(classifier, *(stored[k].double().numpy() for k in ("reference", "held_out")))
+
+    def save(self, path: Path) -> None:
+        """Writes the features in half precision, and which weights they belong to.
+
+        Raises:
+            OutputError: when the file cannot be written.
+        """
+        tensors = {k: torch.from_numpy(getattr(self, k)).half().contiguous() for k in ("reference", "held_out")}
+        tensors["fingerprint"] = torch.tensor(list(self.classifier.fingerprint.encode()), dtype=torch.uint8)
+        try:
+            save_file(tensors, path)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({error.strerror or error}).") from error
+
+    def distances(self, found: Array) -> Array:
+        """Mahalanobis and nearest-neighbour distance, float64 ``[B, 2]``, of features ``[B, D]``."""
+        mean, precision = self._centre
+        away = found - mean
+        mahalanobis = ((away @ precision) * away).sum(1)
+        likeness = _unit(found) @ _unit(self.reference).T
+        kth = -np.partition(-likeness, NEIGHBOURS - 1, axis=1)[:, NEIGHBOURS - 1]
+        return np.stack([mahalanobis, np.sqrt(np.maximum(2 - 2 * kth, 0))], 1)
+
+    def p_values(self, x: Tensor) -> Array:
+        """How usual perturbed scans ``[B, C, *grid]`` (display values) are, float64 ``[B]`` in 0..1; small = odd."""
+        return self.p_values_of(_features_of(self.classifier, x))
+
+    def p_values_of(self, found: Array) -> Array:
+        """The same for features ``[B, D]``."""
+        away, usual = self.distances(found), self._usual
+        farther = [len(usual) - np.searchsorted(usual[:, i], away[:, i], side="left") for i in range(2)]
+        return np.minimum(1.0, 2 * (1 + np.min(farther, 0)) / (1 + len(usual)))
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Whether the strongest reactions of a run came from scans that the model knows.
+
+    Attributes:
+        share: share of the reaction (|score - clean score|, summed) that came from off-distribution scans, 0..1.
+        odd: how many of them were off-distribution.
+        looked_at: of how many.
+    """
+
+    share: float
+    odd: int
+    looked_at: int
+
+    @property
+    def facts(self) -> dict[str, float | str]:
+        """For :attr:`Explanation.facts`, with a warning where most of the evidence is off-distribution."""
+        facts: dict[str, float | str] = {"off-distribution evidence": self.share}
+        if self.share > 0.5:
+            facts["warning"] = (
+                f"{self.share:.0%} of the strongest reactions came from scans that are like nothing the model has seen "
+                f"(off-distribution, p < {LEVEL:g}): this map may show the perturbation and not the patient; "
+                "use a removal that looks like anatomy."
+            )
+        return facts
+
+
+class Doubter:
+    """Watches a run (``explain(..., on_step=...)``), then looks at the perturbed scans behind its largest effects."""
+
+    def __init__(self, known: OffDistribution) -> None:
+        self.known = known
+        self._lowest: list[tuple[float, int, Step]] = []
+        self._highest: list[tuple[float, int, Step]] = []
+        self._number = count()
+
+    def __call__(self, step: Step) -> None:
+        number = next(self._number)
+        # What the clean score is turns out later; the steps farthest from it are among both ends.
+        for heap, sign in ((self._lowest, -1.0), (self._highest, 1.0)):
+            entry = (sign * step.score, number, step)
+            if len(heap) < KEPT:
+                heapq.heappush(heap, entry)
+            else:
+                heapq.heappushpop(heap, entry)
+
+    def doubt(self, clean: float) -> Doubt:
+        """The verdict, given the score of the clean scan."""
+        steps = {number: step for _, number, step in self._lowest + self._highest}
+        strongest = sorted(steps.values(), key=lambda s: -abs(s.score - clean))[:KEPT]
+        if not strongest:
+            raise ParameterError("No step was seen; pass this to explain() as on_step.")
+        p = np.concatenate([self.known.p_values(step.perturbed()[None]) for step in strongest])
+        reaction = np.abs([step.score - clean for step in strongest])
+        odd = p < LEVEL
+        total = float(reaction.sum())
+        return Doubt(float(reaction[odd].sum() / total) if total else 0.0, int(odd.sum()), len(strongest))
+
+
+def ledoit_wolf(samples: Array) -> tuple[Array, float]:
+    """The shrunk covariance ``[D, D]`` of samples ``[N, D]`` and how far it was shrunk towards a sphere, 0..1."""
+    n, d = samples.shape
+    centred = samples - samples.mean(0)
+    sample = centred.T @ centred / n
+    mu = np.trace(sample) / d
+    spread = (sample**2).sum() / d - mu**2
+    noise = ((centred**2).T @ (centred**2) / n - sample**2).sum() / (n * d)
+    shrinkage = float(min(noise, spread) / spread) if spread > 0 else 1.0
+    return (1 - shrinkage) * sample + shrinkage * mu * np.eye(d), shrinkage
+
+
+def _features_of(classifier: Classifier, x: Tensor) -> Array:
+    parameter = next(iter(classifier.network().parameters()), None)
+    at = x if parameter is None else x.to(parameter.device)
+    found: Array = features(classifier, at).cpu().double().numpy()
+    return found
+
+
+def _unit(found: Array) -> Array:
+    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
