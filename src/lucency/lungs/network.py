@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,9 +37,7 @@ class LungNet(nn.Module):
             _pair(before, after, 2 if i else 1)
             for i, (before, after) in enumerate(zip((6, *widths), widths, strict=False))
         )
-        self.up = nn.ModuleList(
-            _pair(before + after, before) for before, after in zip(widths, widths[1:], strict=False)
-        )
+        self.up = nn.ModuleList(_pair(before + after, before) for before, after in pairwise(widths))
         self.out = nn.Conv2d(widths[0], 8, 1)
 
     def forward(self, x: Tensor) -> Tensor:
