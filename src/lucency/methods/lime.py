@@ -7,6 +7,7 @@ holds near the scan is fitted to the scores; its weights are the explanation:
 
 with z_i in {0, 1}^S, D the cosine distance to the scan with everything on (equation 2 of the paper; the square
 root, sigma = 0.25, alpha = 1 and 1,000 samples whose first has everything on are those of the ``lime`` package).
+The switches are flipped in balanced designs (:mod:`lucency.masks.designs`): the same answer from fewer samples.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from torch import Tensor
 from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError
+from lucency.masks.designs import balanced_switches
 from lucency.masks.superpixels import Slic, Superpixels, painted, switched
 from lucency.methods.base import Fact, Facts, Method, Step
+from lucency.methods.stable import check_rule, expected_agreement
 from lucency.removal import Removal, SegmentMean, of_pieces
 from lucency.scan import Scan
 
@@ -37,10 +40,13 @@ class Lime(Method):
 
     Attributes:
         superpixels: how the scan is cut.
-        samples: how many random scans are asked about; the first has everything on.
+        samples: how many random scans are asked about at most; the first has everything on.
         removal: what stands in a superpixel that is off.
         width: sigma of the kernel; smaller = only scans nearly as they are count.
         alpha: strength of the ridge penalty.
+        stability: stop as soon as the superpixels on top are expected to agree with those of another run to this
+            degree (Jaccard index, 0..1); ``None`` makes all samples.
+        top: how many superpixels have to agree.
     """
 
     name: ClassVar[str] = "lime"
@@ -55,8 +61,11 @@ class Lime(Method):
     removal: Removal = field(default_factory=SegmentMean)
     width: float = 0.25
     alpha: float = 1.0
+    stability: float | None = None
+    top: int = 5
 
     def __post_init__(self) -> None:
+        check_rule(self.stability, self.top)
         if self.samples < 2 or not self.width > 0 or not self.alpha > 0:
             raise ParameterError(
                 f"LIME needs at least 2 samples and a width and alpha above 0, "
@@ -67,8 +76,8 @@ class Lime(Method):
         labels = self.superpixels.labels(engine.classifier.prepare(scan)).to(engine.device)
         probe = engine.open(scan, question, of_pieces(self.removal, labels))
         pieces = int(labels.max()) + 1
-        on = torch.randint(0, 2, (self.samples, pieces), generator=engine.generator())
-        on[0] = 1
+        switches = balanced_switches(self.samples - 1, pieces, engine.generator())
+        on = torch.cat([torch.ones_like(switches[:1]), switches])
         scores = probe.clean.new_empty(0)
 
         def perturbed(on: Tensor) -> Tensor:
@@ -78,8 +87,11 @@ class Lime(Method):
             scores = torch.cat([scores, probe.scores(switched(labels, batch))[:, 0]])
             fit = cache(partial(self._fit, on[: len(scores)], scores.cpu()))
             last = batch[-1:]
+            # With fewer pairs than unknowns the fit goes through every point and knows nothing of its error.
+            enough = self.stability is not None and len(scores) > 2.5 * (pieces + 1)
+            stable = enough and self.stability <= expected_agreement(fit().weights, fit().standard_error, self.top)
             yield Step(
-                done=len(scores) / self.samples,
+                done=1.0 if stable else len(scores) / self.samples,
                 evaluations=probe.evaluations,
                 score=float(scores[-1]),
                 heatmap=partial(_map, labels, fit, "weights"),
@@ -88,6 +100,8 @@ class Lime(Method):
                 point=(float(last.sum()), float(scores[-1])),
                 facts=Facts(partial(_facts, fit)),
             )
+            if stable:
+                return
 
     def _fit(self, on: Tensor, scores: Tensor) -> LocalFit:
         return weighted_ridge(on, scores, kernel(on, self.width), self.alpha)
@@ -115,9 +129,10 @@ def kernel(on: Tensor, width: float) -> Tensor:
 def weighted_ridge(on: Tensor, scores: Tensor, weights: Tensor, alpha: float) -> LocalFit:
     """Ridge regression of ``scores`` ``[B]`` on ``on`` ``[B, S]`` with sample ``weights`` ``[B]``, free intercept.
 
-    The standard errors are those of the sandwich estimator (White 1980) with its small-sample correction: they hold
-    whether or not the linear model is right and say how far the weights would move with other random samples. What
-    the penalty takes away from the weights is not in them.
+    The standard errors are those of the sandwich estimator (White 1980) with its small-sample correction, with what is
+    drawn as units: the first sample, and then pairs of opposites. They hold whether or not the linear model is right
+    and say how far the weights would move with other random pairs; balance between the pairs makes them move less.
+    What the penalty takes away from the weights is not in them.
     """
     x, y, w = on.double(), scores.double(), weights.double()
     x = x - (w @ x) / w.sum()
@@ -127,9 +142,11 @@ def weighted_ridge(on: Tensor, scores: Tensor, weights: Tensor, alpha: float) ->
     beta = inverse @ (x.T @ (w * (y - mean)))
     residual = y - mean - x @ beta
     total = float(w @ (y - mean) ** 2)
-    lever = (x * w[:, None] * residual[:, None]) @ inverse
-    freedom = float((inverse * gram).sum()) + 1
-    correction = len(y) / max(len(y) - freedom, 1.0)
+    pair = (torch.arange(len(y)) + 1) // 2
+    pull = torch.zeros_like(x[: int(pair[-1]) + 1]).index_add_(0, pair, x * (w * residual)[:, None])
+    lever = pull @ inverse
+    freedom = float((inverse * gram).sum())
+    correction = len(lever) / max(len(lever) - freedom, 1.0)
     return LocalFit(
         weights=beta,
         standard_error=(correction * lever.square().sum(0)).sqrt(),

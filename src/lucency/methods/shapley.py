@@ -7,8 +7,9 @@ on average when the pieces come on in random order, and the values add up to v(a
     pi(z) = (S - 1) / (C(S, |z|) |z| (S - |z|))
 
 Coalitions are drawn from pi together with their opposites, which halves the work for the same error (Covert & Lee,
-"Improving KernelSHAP", AISTATS 2021, section 4.2), and the constraint is built into the solution, so that the sum
-holds exactly at every step. Where there are few enough pieces, every coalition is asked about and the answer is exact.
+"Improving KernelSHAP", AISTATS 2021, section 4.2), their sizes stratified. The constraint is built into the solution,
+so that the sum holds exactly at every step. Where there are few enough pieces, every coalition is asked about and the
+answer is exact.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.superpixels import Slic, Superpixels, painted, switched
 from lucency.methods.base import Fact, Facts, Method, Step
+from lucency.methods.stable import check_rule, expected_agreement
 from lucency.removal import Removal, SegmentMean, of_pieces
 from lucency.scan import Scan
 
@@ -38,6 +40,9 @@ class Shapley(Method):
         superpixels: how the scan is cut.
         samples: how many coalitions are asked about at most, besides all and none; an even number.
         removal: what stands in a superpixel that is off.
+        stability: stop as soon as the superpixels on top are expected to agree with those of another run to this
+            degree (Jaccard index, 0..1); ``None`` makes all samples.
+        top: how many superpixels have to agree.
     """
 
     name: ClassVar[str] = "shapley"
@@ -50,8 +55,11 @@ class Shapley(Method):
     superpixels: Superpixels = field(default_factory=Slic)
     samples: int = 1000
     removal: Removal = field(default_factory=SegmentMean)
+    stability: float | None = None
+    top: int = 5
 
     def __post_init__(self) -> None:
+        check_rule(self.stability, self.top)
         if self.samples < 2 or self.samples % 2:
             raise ParameterError(f"Coalitions come in pairs, so their number must be even and not {self.samples}.")
 
@@ -80,17 +88,21 @@ class Shapley(Method):
             left = 1 - n / len(on) if exact else 1.0
             solve = cache(partial(constrained_fit, on[:n], scores.cpu(), weights[:n], none, full, left))
             last = batch[-1:]
+            # With fewer pairs than unknowns the fit goes through every point and knows nothing of its error.
+            known = n // 2 >= 2 * pieces or left == 0
+            stable = known and self.stability is not None and self.stability <= expected_agreement(*solve(), self.top)
             yield Step(
-                done=n / len(on),
+                done=1.0 if stable else n / len(on),
                 evaluations=probe.evaluations,
                 score=float(scores[-1]),
                 heatmap=partial(_map, labels, solve, 0),
                 perturbed=partial(perturbed, last),
-                # With fewer pairs than unknowns the fit goes through every point and knows nothing of its error.
-                standard_error=partial(_map, labels, solve, 1) if n // 2 >= 2 * pieces or left == 0 else None,
+                standard_error=partial(_map, labels, solve, 1) if known else None,
                 point=(float(last.sum()), float(scores[-1])),
                 facts=Facts(partial(_facts, solve, none, full, exact and n == len(on))),
             )
+            if stable:
+                return
 
 
 def kernel(on: Tensor) -> Tensor:
@@ -103,9 +115,15 @@ def kernel(on: Tensor) -> Tensor:
 
 
 def random_pairs(pieces: int, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` coalitions int64 ``[count, S]`` drawn in proportion to the Shapley kernel."""
+    """``count`` coalitions int64 ``[count, S]`` drawn in proportion to the Shapley kernel.
+
+    The sizes are a stratified sample: one from each of ``count`` equal shares of their distribution.
+    """
     size = torch.arange(1, pieces, dtype=torch.float64)
-    sizes = 1 + torch.multinomial(1 / (size * (pieces - size)), count, replacement=True, generator=generator)
+    chance = (1 / (size * (pieces - size))).cumsum(0)
+    share = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
+    sizes = 1 + torch.searchsorted(chance / chance[-1], share).clamp(max=pieces - 2)
+    sizes = sizes[torch.randperm(count, generator=generator)]
     place = torch.rand((count, pieces), generator=generator).argsort(1).argsort(1)
     return (place < sizes[:, None]).long()
 
