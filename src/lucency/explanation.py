@@ -9,8 +9,8 @@ import re
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
-from lucency.errors import OutputError, ParameterError
+from lucency.errors import ModelError, OutputError, ParameterError, ScanError
 from lucency.methods import Method, Step, method_named
 from lucency.scan import Scan
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Map = NDArray[np.float32]
 FORMAT = "lucency-explanation-1"
+SHIFT = 0.02
+"""Of the side of a scan: how far its copies are moved at most. No diagnosis depends on so little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +42,13 @@ class Explanation:
     Attributes:
         heatmap: float32 ``[*spatial]`` on the scan's own grid, signed; positive = supports the answer.
         pixels: float32 ``[C, *spatial]``, the scan as displayed, 0..1.
-        standard_error: float32 ``[*spatial]`` of the heatmap, or ``None`` where the method has none.
+        standard_error: float32 ``[*spatial]`` of the heatmap, from the method or from shifted copies of the scan, or
+            ``None`` where neither was asked; ``provenance["error_bars"]`` says which.
         also: further maps by name, each float32 ``[*spatial]``.
         probabilities: the classifier's probability of each class on the clean scan.
         facts: what the method found out about its own map (R², completeness gap, ...).
         provenance: what is needed to repeat it: hashes, method, parameters, seed, versions, device, cost.
+        verdict: where, how strongly and how sure, as :func:`lucency.verdict.judge` put it; empty before that.
     """
 
     heatmap: Map
@@ -54,6 +58,7 @@ class Explanation:
     probabilities: Mapping[str, float]
     facts: Mapping[str, float | int | str | bool]
     provenance: Mapping[str, Any]
+    verdict: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def target(self) -> str:
@@ -102,6 +107,7 @@ class Explanation:
             "probabilities": dict(self.probabilities),
             "facts": dict(self.facts),
             "provenance": dict(self.provenance),
+            "verdict": dict(self.verdict),
         }
         part = path.with_name(path.name + ".part")
         try:
@@ -143,6 +149,7 @@ class Explanation:
                 record["probabilities"],
                 record["facts"],
                 record["provenance"],
+                record.get("verdict", {}),
             )
         except (OSError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
             raise OutputError(f"{path} is not an explanation that Lucency wrote ({error}); make it again.") from error
@@ -158,8 +165,10 @@ def explain(
     budget: float | str | None = None,
     device: str = "auto",
     seed: int = 0,
+    error_bars: int = 0,
     engine: Engine | None = None,
     on_step: Callable[[Step], None] | None = None,
+    on_copy: Callable[[int], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> Explanation:
     """Why the classifier said so: runs a method to its end, or to the best map that the budget allows.
@@ -169,8 +178,11 @@ def explain(
         method: a name, or a method with parameters of its own.
         watch: what is watched, see :class:`~lucency.classifier.Question`.
         budget: seconds, or a text such as ``"300ms"`` or ``"2s"``; at least one step is made.
+        error_bars: how many shifted copies of the scan are explained, with other seeds, to learn how far the map can
+            be trusted, where the method has no standard error of its own; each costs as much as the map. 0 = none.
         engine: an engine to use again (it then decides device and seed); a new one when ``None``.
         on_step: called with each step: progress bars, animations and live pages hang here.
+        on_copy: called with the number of copies that are done.
         cancel: set it from anywhere to stop after the current step; the map so far is returned.
 
     Raises:
@@ -179,6 +191,11 @@ def explain(
     started = time.perf_counter()
     seconds = None if budget is None else parse_budget(budget)
     how = method_named(method) if isinstance(method, str) else method
+    fitting(scan, classifier)
+    if not isinstance(how, Method):
+        raise ParameterError(f"{how!r:.60} is no method; give a name of `lucency methods`, or an instance of one.")
+    if error_bars < 0:
+        raise ParameterError(f"Error bars need 0 or more copies of the scan, not {error_bars}.")
     if seconds is not None:
         how = how.anytime()
     engine = engine or Engine(classifier, device=device, seed=seed)
@@ -191,21 +208,7 @@ def explain(
         score = float(question.read(classifier, outputs, features))
         probabilities = classifier.probabilities(outputs)[0].tolist()
 
-    step: Step | None = None
-    steps = how.steps(scan, question, engine)
-    try:
-        for step in steps:
-            if on_step is not None:
-                on_step(step)
-            if cancel is not None and cancel.is_set():
-                break
-            if seconds is not None and time.perf_counter() - started >= seconds:
-                break
-    finally:
-        # A generator left alone would keep its hooks until it is collected.
-        getattr(steps, "close", lambda: None)()
-    if step is None:
-        raise ParameterError(f"{how} had nothing to do on a scan of {scan.shape}; check its parameters.")
+    step = _last(how, scan, question, engine, None if seconds is None else started + seconds, on_step, cancel)
     elapsed = time.perf_counter() - started
 
     frame = classifier.frame(scan)
@@ -214,10 +217,33 @@ def explain(
         array: Map = frame.to_scan(heatmap().detach().float().cpu()).numpy()
         return array
 
+    heatmap = on_scan(step.heatmap)
+    bars: dict[str, Any] = {"from": "none"}
+    standard_error = None
+    if step.standard_error is not None:
+        standard_error, bars = on_scan(step.standard_error), {"from": "method"}
+    elif error_bars and not (cancel is not None and cancel.is_set()):
+        maps, bars = [heatmap], {"from": "copies", "evaluations": 0, "gradients": 0}
+        for copy, offset in shifted(scan, error_bars, seed=engine.seed):
+            until = None if seconds is None else time.perf_counter() + seconds
+            last = _last(how, copy, question, engine.seeded(engine.seed + len(maps)), until, None, cancel)
+            if cancel is not None and cancel.is_set():
+                break
+            maps.append(_moved(torch.from_numpy(on_scan(last.heatmap))[None], [-o for o in offset])[0].numpy())
+            bars["evaluations"] += last.evaluations
+            bars["gradients"] += last.gradients
+            if on_copy is not None:
+                on_copy(len(maps) - 1)
+        bars |= {"copies": len(maps) - 1, "seconds": time.perf_counter() - started - elapsed}
+        if len(maps) > 1:
+            standard_error = np.std(maps, axis=0, ddof=1, dtype=np.float32)
+            apart = np.array([peak_of(m) for m in maps[1:]]) - np.array(peak_of(heatmap))
+            bars["peak_moved"] = float(np.sqrt(np.square(apart).sum(1).mean()))
+
     return Explanation(
-        heatmap=on_scan(step.heatmap),
+        heatmap=heatmap,
         pixels=scan.display.clamp(0, 1).numpy(),
-        standard_error=None if step.standard_error is None else on_scan(step.standard_error),
+        standard_error=standard_error,
         also={name: on_scan(m) for name, m in step.also.items()},
         probabilities=dict(zip(classifier.classes, probabilities, strict=True)),
         facts=dict(step.facts),
@@ -249,6 +275,7 @@ def explain(
             "evaluations": step.evaluations,
             "gradients": step.gradients,
             "seconds": elapsed,
+            "error_bars": bars,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {
                 "lucency": version("lucency"),
@@ -258,6 +285,74 @@ def explain(
             },
         },
     )
+
+
+def fitting(scan: object, classifier: object) -> None:
+    """Refuses what people hand over in place of a scan and of a classifier, before it fails in some deeper place.
+
+    Raises:
+        ScanError: for anything but a :class:`Scan`.
+        ModelError: for anything but a :class:`~lucency.classifier.Classifier`.
+    """
+    if not isinstance(scan, Scan):
+        raise ScanError(
+            f"The scan is a {type(scan).__name__}; make it a Scan with lucency.read_scan(path) or "
+            "lucency.Scan.from_array(array)."
+        )
+    if not isinstance(classifier, Classifier):
+        raise ModelError(
+            f"The classifier is a {type(classifier).__name__}; make it a Classifier with lucency.load_classifier(...)."
+        )
+
+
+def _last(
+    how: Method,
+    scan: Scan,
+    question: Question,
+    engine: Engine,
+    until: float | None,
+    on_step: Callable[[Step], None] | None,
+    cancel: threading.Event | None,
+) -> Step:
+    """The last step of a method, or the one at which the time is up or somebody has had enough."""
+    step: Step | None = None
+    steps = how.steps(scan, question, engine)
+    try:
+        for step in steps:
+            if on_step is not None:
+                on_step(step)
+            if cancel is not None and cancel.is_set():
+                break
+            if until is not None and time.perf_counter() >= until:
+                break
+    finally:
+        # A generator left alone would keep its hooks until it is collected.
+        getattr(steps, "close", lambda: None)()
+    if step is None:
+        raise ParameterError(f"{how} had nothing to do on a scan of {scan.shape}; check its parameters.")
+    return step
+
+
+def shifted(scan: Scan, copies: int, *, seed: int = 0) -> Iterator[tuple[Scan, list[int]]]:
+    """Copies of a scan moved by up to :data:`SHIFT` of each side, with the pixels moved along each axis.
+
+    What moves in at an edge repeats the edge. A shift along no axis at all is not drawn.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    most = [max(1, round(SHIFT * n)) if n > 1 else 0 for n in scan.shape]
+    for _ in range(copies):
+        offset = [0] * len(most)
+        while not any(offset):
+            offset = [int(torch.randint(-m, m + 1, (1,), generator=generator)) for m in most]
+        yield dataclasses.replace(scan, pixels=_moved(scan.pixels, offset)), offset
+
+
+def _moved(pixels: torch.Tensor, offset: Sequence[int]) -> torch.Tensor:
+    """``[C, *spatial]`` moved by whole pixels along each spatial axis, the edges repeated."""
+    for axis, by in enumerate(offset, 1):
+        at = (torch.arange(pixels.shape[axis]) - by).clamp(0, pixels.shape[axis] - 1)
+        pixels = pixels.index_select(axis, at)
+    return pixels.contiguous()
 
 
 def peak_of(heatmap: Map) -> tuple[int, ...]:

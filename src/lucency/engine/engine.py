@@ -6,6 +6,7 @@ every speed-up reaches every method.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -72,6 +73,12 @@ class Engine:
     def generator(self) -> torch.Generator:
         """A fresh CPU generator in the state that the seed gives."""
         return torch.Generator().manual_seed(self.seed)
+
+    def seeded(self, seed: int) -> Engine:
+        """This engine with another seed; what it has found out about the classifier is shared."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     def graph(self, keep: tuple[str, ...]) -> fx.GraphModule | None:
         """The network as a graph whose layers in ``keep`` can be watched; ``None`` where it has none."""
