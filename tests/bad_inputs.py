@@ -251,6 +251,12 @@ BAD_SCANS: list[Bad] = [
     ("a line of numbers", "line.npy", lambda p: read_scan(array(p, np.arange(9))), "shape"),
     ("colour in the last axis", "rgb.npy", lambda p: read_scan(array(p, np.ones((9, 9, 3)))), "channels last"),
     ("one value throughout", "flat.png", lambda p: read_scan(picture(p, noise() * 0)), "same value"),
+    (
+        "rows of different lengths",
+        "from_array([[1, 2], [3]])",
+        lambda p: Scan.from_array([[1, 2], [3]]),
+        "regular array",
+    ),
     ("a flat NIfTI image", "slice.nii", lambda p: read_scan(volume(p, np.ones((9, 9)))), "2 axes"),
 ]
 
@@ -295,6 +301,21 @@ BAD_MODELS: list[Bad] = [
 ]
 
 BAD_QUESTIONS: list[Bad] = [
+    (
+        "a path in place of a scan",
+        "explain('chest.png', ...)",
+        lambda p: explain("chest.png", load_classifier(Net(), input_size=SIZE)),  # type: ignore[arg-type]
+        "read_scan",
+    ),
+    (
+        "a network in place of a classifier",
+        "explain(scan, net)",
+        lambda p: explain(Scan(torch.rand(1, 9, 9)), Net()),  # type: ignore[arg-type]
+        "load_classifier",
+    ),
+    ("a number in place of a method", "method=3", ask(method=3), "is no method"),
+    ("a method that there is not", "method='occulsion'", ask(method="occulsion"), "use one of"),
+    ("a class number with a fraction", "target=1.5", ask(target=1.5), "no class 1.5"),
     (
         "a volume for a flat model",
         "explain(volume, ...)",

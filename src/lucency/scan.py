@@ -60,18 +60,37 @@ class Scan:
         cls,
         array: ArrayLike | Tensor,
         *,
-        value_range: tuple[float, float] = (0.0, 1.0),
+        value_range: tuple[float, float] | None = None,
         spacing: Sequence[float] | None = None,
         source: str = "memory",
     ) -> Scan:
         """A scan from ``[H, W]``, ``[C, H, W]`` or ``[C, D, H, W]`` numbers of any real dtype.
 
+        Args:
+            value_range: the values shown as black and white. When ``None``: 0 and 255 for ``uint8``, the smallest and
+                the largest value for other integers, 0 and 1 for floats, which hands them over untouched.
+
         Raises:
             ScanError: when the shape, the values or the spacing do not make a scan.
         """
-        pixels = torch.as_tensor(np.asarray(array) if not isinstance(array, Tensor) else array).detach().cpu()
+        try:
+            pixels = torch.as_tensor(np.asarray(array) if not isinstance(array, Tensor) else array).detach().cpu()
+        except (TypeError, ValueError) as error:
+            raise ScanError(
+                "A scan needs a regular array of real numbers, [H, W], [C, H, W] or [C, D, H, W]; "
+                "lucency.read_scan reads files."
+            ) from error
         if pixels.is_complex():
             raise ScanError("A scan needs real pixels; take the magnitude of the complex image first.")
+        notices: tuple[str, ...] = ()
+        if value_range is None:
+            value_range = (0.0, 255.0) if pixels.dtype == torch.uint8 else (0.0, 1.0)
+            if not pixels.is_floating_point() and pixels.dtype not in (torch.uint8, torch.bool) and pixels.numel():
+                # Not every build of PyTorch can compare unsigned integers of 16 bits.
+                ends = pixels.to(torch.float32).aminmax()
+                if ends.min < ends.max:
+                    value_range = (float(ends.min), float(ends.max))
+                    notices = (f"shown from {ends.min:g} to {ends.max:g}, its own minimum and maximum",)
         if pixels.ndim == 2:
             pixels = pixels[None]
         return cls(
@@ -79,6 +98,7 @@ class Scan:
             value_range,
             None if spacing is None else tuple(float(s) for s in spacing),
             source,
+            notices,
         )
 
     @property

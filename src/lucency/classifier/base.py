@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -234,8 +235,8 @@ class Classifier:
         if isinstance(target, str) and target.strip().lower() in names:
             return names.index(target.strip().lower())
         try:
-            number = int(target)
-        except ValueError:
+            number = int(target) if isinstance(target, str) else operator.index(target)
+        except (TypeError, ValueError):
             number = -1
         if 0 <= number < len(names):
             return number

@@ -28,7 +28,7 @@ from torch import Tensor
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
-from lucency.explanation import Explanation, describe
+from lucency.explanation import Explanation, describe, fitting
 from lucency.removal import Blur, Mean, Removal, Uniform
 from lucency.scan import Scan
 
@@ -232,6 +232,7 @@ def evaluate(
         ParameterError: when a map does not fit the scan, or a parameter makes no sense.
     """
     started = time.perf_counter()
+    fitting(scan, classifier)
     unknown = [c for c in curves if c not in CURVES]
     if unknown or not curves:
         raise ParameterError(f"There is no curve {', '.join(map(repr, unknown))}; use some of {', '.join(CURVES)}.")
@@ -405,7 +406,10 @@ def _name(one: Explanation | ArrayLike) -> str:
 
 
 def _array(one: Explanation | ArrayLike, scan: Scan, name: str) -> Tensor:
-    values = torch.from_numpy(np.array(one.heatmap if isinstance(one, Explanation) else one, dtype=np.float32))
+    try:
+        values = torch.from_numpy(np.array(one.heatmap if isinstance(one, Explanation) else one, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"The map {name!r} is a {type(one).__name__}; give an explanation or an array.") from error
     if tuple(values.shape) != scan.shape:
         raise ParameterError(
             f"The map {name!r} has shape {list(values.shape)} and the scan {list(scan.shape)}; "
