@@ -37,9 +37,13 @@ def test_the_true_effect_of_a_region_is_what_it_takes_from_the_sum() -> None:
     found = effects(wet, question, engine, Twin(dry.pixels), regions)
     # The logit is the mean of all pixels, so a region counts by what it holds of the difference.
     expected = ((wet.pixels - dry.pixels)[0] * regions).flatten(1).mean(1).numpy()
-    assert np.allclose(found, expected, atol=1e-6)
+    assert found.shape == (40, 1)
+    assert np.allclose(found[:, 0], expected, atol=1e-6)
     assert (expected > 0).any()
     assert (expected == 0).any()
+    both = effects(wet, question, engine, Twin(dry.pixels), regions, [Question.ask(classifier, wet, 1, "logit")])
+    assert np.allclose(both[:, 0], expected, atol=1e-6)
+    assert np.abs(both[:, 1]).max() == 0
 
 
 def test_a_removal_agrees_as_far_as_it_knows_the_twin() -> None:

@@ -174,9 +174,10 @@ def _tasks(
     standing = [(name, removal_with(name)) for name in named(removals)]
     cases: list[tuple[str, Any]] = [("phantom", i) for i in range(phantoms)]
     if films is not None:
-        from lucency.metrics.films import boxed, normal
+        from lucency.metrics.films import boxed, normal, simulated
 
-        cases += [("box", film) for film in boxed(films)] + [("normal", film) for film in normal(films)]
+        for kind, some in (("box", boxed(films)), ("normal", normal(films)), ("simulated", simulated(films))):
+            cases += [(kind, film) for film in some]
     for kind, case in cases:
         if kind != "normal":
             for method, removal, how in hows:
@@ -286,26 +287,36 @@ def _fingerprint(kind: str) -> str:
 
 def made_row(task: Task) -> Record:
     """One row, in whatever process."""
+    import os
+    import time
+
     import numpy as np
 
+    from lucency.errors import LucencyError
     from lucency.metrics.trust import gold_map, map_row, phantom_case, removal_row
 
     engine = _engine(task.kind)
-    case = phantom_case(task.case, task.kept) if task.kind == "phantom" else task.case.case()
-    if task.what == "removal":
-        row: Record = removal_row(case, task.how, engine, "effusion")
-    else:
+    started = time.process_time()
+    try:
+        case = phantom_case(task.case, task.kept) if task.kind == "phantom" else task.case.case()
+    except LucencyError as error:
+        case, row = None, {"error": str(error), "took": time.process_time() - started}
+    if case is not None and task.what == "removal":
+        row = removal_row(case, task.how, engine, "effusion")
+    elif case is not None:
         gold = None
         if case.twin is not None:
-            file = task.kept / f"gold-{case.name}-{task.watch}-{engine.classifier.fingerprint[:12]}.npy"
+            file = task.kept / f"gold-{case.kind}-{case.name}-{task.watch}-{engine.classifier.fingerprint[:12]}.npy"
             if not file.exists():
-                part = file.with_suffix(".part.npy")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                # Another process may be at the same map.
+                part = file.with_suffix(f".{os.getpid()}.npy")
                 np.save(part, gold_map(case, engine, "effusion", task.watch))
                 part.replace(file)
             gold = np.load(file)
         row = map_row(case, task.how, engine, "effusion", task.watch, gold)
+    about: Record = {"case": str(task.case)} if case is None else {"case": case.name, "half": case.half, **case.about}
     return {
-        "what": task.what, "kind": task.kind, "case": case.name, "key": str(task.case), "half": case.half,
-        "method": task.method, "removal": task.removal, "watch": task.watch,
-        "fingerprint": engine.classifier.fingerprint, **case.about, **row,
+        "what": task.what, "kind": task.kind, "key": str(task.case), "method": task.method, "removal": task.removal,
+        "watch": task.watch, "fingerprint": engine.classifier.fingerprint, **about, **row,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Real films with a radiologist's box, and without a finding, from a folder laid out as ChestX-ray14 is.
+"""Real films with a radiologist's box, without a finding, and with simulated fluid, from a folder as of ChestX-ray14.
 
 The folder holds ``nih/`` with the films and, on the grid of 512 x 512 pixels, ``nih_boxes.csv`` (image, finding, x, y,
 w, h) and ``nih_labels.csv`` (image, patient, findings). Only test patients of ``lucency:effusion`` are taken.
@@ -7,15 +7,20 @@ w, h) and ``nih_labels.csv`` (image, patient, findings). Only test patients of `
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from lucency.errors import ParameterError
-from lucency.metrics.trust import Case, half_of
+from lucency.lungs import lung_fields
+from lucency.metrics.trust import FLUID_MM, Case, half_of
+from lucency.phantom.on_film import add_fluid
 from lucency.reading import read_scan
+from lucency.scan import Scan
 
 SALT = "lucency-films-1"
 TEST_SHARE = 0.15
@@ -30,13 +35,21 @@ class Film:
     patient: str
     index: int
     box: tuple[float, float, float, float] | None = None
+    fluid: bool = False
 
     def __str__(self) -> str:
         return self.path.name
 
     def case(self) -> Case:
-        """The film read, with its truth."""
+        """The film read, with its truth.
+
+        Raises:
+            ScanError: when it cannot be read.
+            ParameterError: when fluid is to be added and its lungs are not found, or cannot hold it.
+        """
         scan = read_scan(self.path)
+        if self.fluid:
+            return self._wet(scan)
         if self.box is None:
             return Case("normal", self.path.stem, half_of(self.index), scan)
         truth = np.zeros(scan.shape, np.bool_)
@@ -47,6 +60,19 @@ class Film:
             int(x * across) : max(int(x * across) + 1, round((x + w) * across)),
         ] = True
         return Case("box", self.path.stem, half_of(self.index), scan, truth)
+
+    def _wet(self, scan: Scan) -> Case:
+        """The film with 100 to 1,000 ml of fluid on one side, evenly on a logarithmic scale."""
+        lungs = lung_fields(scan)
+        if lungs is None:
+            raise ParameterError(f"No lungs are found on {self.path.name}; it is left out.")
+        rng = np.random.default_rng([self.index, 3])
+        volume, side = float(np.exp(rng.uniform(np.log(100), np.log(1000)))), str(rng.choice(["left", "right"]))
+        made = add_fluid(scan.display.mean(0).numpy(), lungs, volume, side)
+        wet, dry = (Scan(torch.from_numpy(a)[None], source=self.path.name) for a in (made.image, made.twin))
+        truth = made.truth_mm >= min(FLUID_MM, float(made.truth_mm.max()) / 2)
+        about = {"volume_ml": volume, "side": side}
+        return Case("simulated", self.path.stem, half_of(self.index), wet, truth, dry, about)
 
 
 def held_out(patient: str) -> bool:
@@ -85,6 +111,17 @@ def normal(folder: Path) -> list[Film]:
     found = [row for row in rows if row["findings"] == "No Finding" and held_out(row["patient"])]
     order = {p: i for i, p in enumerate(sorted({row["patient"] for row in found}))}
     return [Film(folder / "nih" / row["image"], row["patient"], order[row["patient"]]) for row in found]
+
+
+def simulated(folder: Path) -> list[Film]:
+    """The upright ones (PA) of :func:`normal`, one a patient, to which fluid is added.
+
+    Raises:
+        ParameterError: when the folder does not hold what it should.
+    """
+    views = {row["image"]: row["view"] for row in _rows(folder, "nih_labels.csv", ("image", "view"))}
+    upright = {film.patient: film for film in reversed(normal(folder)) if views[film.path.name] == "PA"}
+    return [dataclasses.replace(film, fluid=True) for film in upright.values()]
 
 
 def _rows(folder: Path, name: str, columns: tuple[str, ...]) -> list[dict[str, str]]:

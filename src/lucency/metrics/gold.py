@@ -11,7 +11,7 @@ Every removal tries to come close to that without a twin. How close is measured 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -112,11 +112,16 @@ def random_regions(
     return out
 
 
-def effects(scan: Scan, question: Question, engine: Engine, removal: Removal, regions: Tensor) -> NDArray[np.float64]:
-    """The fall of the score, float64 ``[N]``, when each of ``regions`` (bool ``[N, *grid]``) alone is removed."""
-    probe = engine.open(scan, question, removal)
-    scores = probe.scores((~regions).to(torch.float32), _boxes(regions))[:, 0]
-    return (probe.clean[0] - scores).double().cpu().numpy()
+def effects(
+    scan: Scan, question: Question, engine: Engine, removal: Removal, regions: Tensor, also: Sequence[Question] = ()
+) -> NDArray[np.float64]:
+    """The fall of the score when each of ``regions`` (bool ``[N, *grid]``) alone is removed, float64 ``[N, Q]``.
+
+    One column for the question, and one for each of ``also``, from the same forward passes.
+    """
+    probe = engine.open(scan, question, removal, also)
+    scores = probe.scores((~regions).to(torch.float32), _boxes(regions))
+    return (probe.clean - scores).double().cpu().numpy()
 
 
 def agreement(true: ArrayLike, found: ArrayLike) -> Agreement:
@@ -156,8 +161,8 @@ def against_gold(
     """
     classifier = engine.classifier
     where = random_regions(classifier.prepare(scan), regions, engine.generator())
-    true = effects(scan, question, engine, Twin(classifier.prepare(twin)), where)
-    return {name: agreement(true, effects(scan, question, engine, how, where)) for name, how in removals.items()}
+    true = effects(scan, question, engine, Twin(classifier.prepare(twin)), where)[:, 0]
+    return {name: agreement(true, effects(scan, question, engine, how, where)[:, 0]) for name, how in removals.items()}
 
 
 def map_agreement(gold: ArrayLike, heatmap: ArrayLike) -> tuple[float, float]:

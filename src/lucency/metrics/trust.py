@@ -28,7 +28,7 @@ from lucency.methods import Method
 from lucency.methods.occlusion import Occlusion
 from lucency.metrics.artefact import Pieces, artefacts, halves, patches
 from lucency.metrics.bootstrap import interval
-from lucency.metrics.gold import Twin, against_gold, map_agreement
+from lucency.metrics.gold import Twin, agreement, effects, map_agreement, random_regions
 from lucency.metrics.localisation import THRESHOLDS, iou, localise
 from lucency.metrics.perturbation import evaluate
 from lucency.phantom import simulate
@@ -51,6 +51,7 @@ PIECES: dict[str, Pieces] = {
     "patch 64": patches(64),
     "half of the superpixels": halves(),
 }
+WATCHED = ("logit", "probability")
 TOLERATED = 0.01
 """The artefact rate up to which a removal can be recommended."""
 
@@ -171,14 +172,16 @@ def removal_row(case: Case, removal: Removal, engine: Engine, target: str, regio
     row: Record = {}
     try:
         if case.twin is not None:
-            for watch in ("logit", "probability"):
-                question = Question.ask(engine.classifier, case.scan, target, watch)
-                try:
-                    found = against_gold(case.scan, case.twin, question, engine, {"": removal}, regions=regions)[""]
-                except ParameterError:
-                    # The model does not react to the fluid of this case, so there is no truth to agree with.
-                    continue
-                row[watch] = dataclasses.asdict(found)
+            logit, probability = (Question.ask(engine.classifier, case.scan, target, w) for w in WATCHED)
+            where = random_regions(engine.classifier.prepare(case.scan), regions, engine.generator())
+            twin = Twin(engine.classifier.prepare(case.twin))
+            true, found = (effects(case.scan, logit, engine, how, where, [probability]).T for how in (twin, removal))
+            # Where the model does not react to the fluid there is no truth to agree with.
+            row |= {
+                w: dataclasses.asdict(agreement(t, f))
+                for w, t, f in zip(WATCHED, true, found, strict=True)
+                if np.ptp(t) > 1e-3
+            }
         normal = case.twin if case.twin is not None else case.scan
         for name, pieces in PIECES.items():
             try:
@@ -220,9 +223,9 @@ def summary(records: Sequence[Record], kind: str, half: Half = "report", fewest:
     are left out.
     """
     rows = []
-    maps = [r for r in records if r["kind"] == kind and r["what"] == "map"]
+    maps = [r for r in records if r["kind"] == kind and r["what"] == "map" and "error" not in r]
     for contestant in dict.fromkeys((r["method"], r["removal"]) for r in maps):
-        mine = [r for r in maps if (r["method"], r["removal"]) == contestant and "error" not in r]
+        mine = [r for r in maps if (r["method"], r["removal"]) == contestant]
         learn, tell = [r for r in mine if r["half"] == "choose"], [r for r in mine if r["half"] == half]
         if len(tell) < fewest or len(learn) < fewest:
             continue
@@ -251,11 +254,12 @@ def summary(records: Sequence[Record], kind: str, half: Half = "report", fewest:
 def removals_summary(records: Sequence[Record], kind: str, half: Half | None = None) -> list[Record]:
     """One row for each removal on the cases of ``kind`` (of one half, or all): gold standard and artefacts."""
     rows = []
-    found = [r for r in records if r["kind"] == kind and r["what"] == "removal" and half in (None, r["half"])]
+    found = [r for r in records if r["kind"] == kind and r["what"] == "removal" and "error" not in r]
+    found = [r for r in found if half in (None, r["half"])]
     for removal in dict.fromkeys(r["removal"] for r in found):
         mine = [r for r in found if r["removal"] == removal]
         row: Record = {"removal": removal, "cases": len(mine)}
-        for watch in ("logit", "probability"):
+        for watch in WATCHED:
             for key in ("pearson", "spearman", "slope"):
                 values = [r[watch][key] for r in mine if watch in r]
                 if values:
@@ -335,6 +339,6 @@ def _by_case(records: Sequence[Record], row: Record) -> dict[str, float]:
     return {
         r["case"]: float(np.mean([float(r["hit"]), r["ious"][at], r["gold"]]))
         for r in records
-        if r["kind"] == "phantom" and r["half"] == "report" and r["what"] == "map" and "error" not in r
+        if r["kind"] == "phantom" and r["what"] == "map" and "error" not in r and r["half"] == "report"
         and _who(r) == _who(row) and "gold" in r
     }  # fmt: skip
