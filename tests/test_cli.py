@@ -19,7 +19,7 @@ from torch import nn
 from lucency import Explanation
 from lucency.cli import main
 from lucency.cli.settings import method_with
-from lucency.errors import ParameterError
+from lucency.errors import OutputError, ParameterError
 from lucency.masks import Slic
 from lucency.masks.superpixels import Quickshift
 from lucency.methods import METHODS, Step
@@ -317,6 +317,51 @@ def test_compare_keeps_what_succeeds(lucency: Any, model: str, scan: str, tmp_pa
     page = (tmp_path / "o" / "comparison.html").read_text()
     assert "RISE" in page
     assert "no convolution" in page
+    assert "Baseline: uniform" in page
+    assert "Repeats: 1." in page
+
+
+def test_compare_without_a_single_map_gives_the_reasons(lucency: Any, model: str, scan: str, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    code, _, err = lucency("compare", scan, "--model", model, "--methods", "cam,gradcam", "--out", out)
+    assert code == 2
+    assert err.count("no convolution") == 2
+    assert not out.exists()
+
+
+def test_compare_on_a_full_disk_stops_with_one_sentence(
+    lucency: Any, model: str, scan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(explanation: Explanation, path: Path) -> None:
+        raise OutputError(f"{path} cannot be written (No space left on device); free space or choose another place.")
+
+    monkeypatch.setattr(Explanation, "save", full)
+    out = tmp_path / "o"
+    code, _, err = lucency("compare", scan, "--model", model, "--methods", "gradient,rise", "--out", out)
+    assert code == 3
+    assert err.startswith(f"{out}/gradient.lucency cannot be written")
+    assert not out.exists()
+
+
+def test_ctrl_c_in_an_evaluation_keeps_the_curves_so_far(
+    lucency: Any, model: str, scan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lucency.cli.console import Bar
+
+    def share(self: Bar, done: float, note: str = "") -> None:
+        if note == "LeRF":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Bar, "share", share)
+    out = tmp_path / "o"
+    arguments = ["--methods", "gradient,rise", "--repeats", "1", "--out", out, "--json"]
+    code, said, err = lucency("compare", scan, "--model", model, *arguments)
+    assert (code, err) == (130, "")
+    (row,) = json.loads(said)["methods"]
+    assert row["method"] == "gradient"
+    assert "LeRF AOPC" in row
+    assert "deletion AUC" not in row
+    assert (out / "comparison.html").exists()
 
 
 def test_evaluate_maps_and_methods(lucency: Any, model: str, scan: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.methods import METHODS
 from lucency.render.overlay import NOTICE
-from lucency.render.page import film_uri, how_made, layer_uri, png_uri, save_page, scan_uri, size_of
+from lucency.render.page import film_uri, how_made, layer_uri, png_uri, save_page, scan_uri, size_of, spoken
 from lucency.render.palette import Bytes, Floats, Scale
 from lucency.render.report import maximum, warnings
 from lucency.render.views import View, resized, views
@@ -260,8 +260,7 @@ def _cell(compared: Compared, column: str) -> Cell:
             value = float(explanation.provenance["seconds"])
             return Cell(f"{value:.2f}", value)
         case "completeness gap":
-            facts = {k.replace("_", " "): v for k, v in explanation.facts.items()}
-            value = float(facts[column]) if column in facts else None
+            value = float(explanation.facts[column]) if column in explanation.facts else None
             return Cell("–") if value is None else Cell(f"{abs(value):.2g}", abs(value))
     found = compared.localisation
     if found is None:
@@ -289,7 +288,7 @@ def _charts(compared: Sequence[Compared], random: Curve | None, styles: dict[str
         charts.append(
             Chart(
                 f"{kind}: {every[0].measure}{better}",
-                every[0].definition,
+                _circumstances(every),
                 "share of the scan shown" if kind == "insertion" else "share of the scan removed",
                 tuple(lines),
                 tuple((_x(t, box), f"{t:.3g}") for t in _ticks(0, box[0])),
@@ -297,6 +296,13 @@ def _charts(compared: Sequence[Compared], random: Curve | None, styles: dict[str
             )
         )
     return charts
+
+
+def _circumstances(curves: Sequence[Curve]) -> str:
+    """Definition, baseline and repeats of curves of one kind, which differ in repeats where a map has no ties."""
+    repeats = sorted({len(c.seeds) for c in curves})
+    said = " or ".join(map(str, repeats))
+    return f"{curves[0].definition} Baseline: {spoken(curves[0].removal)}. Repeats: {said}."
 
 
 def _line(name: str, title: str, curve: Curve, colour: str, dash: str, box: tuple[float, float, float]) -> Line:
