@@ -222,7 +222,7 @@ def test_a_signal_that_dies_on_the_way_is_said() -> None:
         with torch.no_grad():
             net[2].weight.fill_(weight)
         result = explain(Scan(grid()), classifier_of(net), target=0, watch="logit", method="deconvnet")
-        assert result.facts["signal_reaches_pixels"] is alive
+        assert result.facts["signal reaches pixels"] is alive
         assert bool(result.heatmap.any()) is alive
 
 

@@ -135,6 +135,7 @@ def test_the_map_lies_on_the_scan(name: str, kind: str, axes: int) -> None:
     assert np.ptp(result.heatmap) > 0 or name in MAY_BE_FLAT
     assert result.complete
     assert all(math.isfinite(v) for v in result.facts.values() if isinstance(v, float))
+    assert not any("_" in fact for fact in result.facts), "facts are read by people"
 
 
 @every

@@ -105,7 +105,7 @@ def test_a_linear_model_is_attributed_exactly(rule: str, shape: tuple[int, ...])
     how = IntegratedGradients(rule=rule, alphas=3, removal=Constant(0.25))  # type: ignore[arg-type]
     ours = explain(Scan(pixels), classifier_of(Linear(weight)), target=0, watch="logit", method=how)
     close(ours.heatmap, (weight * (pixels - 0.25)).sum(0))
-    assert ours.facts["completeness_gap_relative"] < 1e-4
+    assert ours.facts["relative completeness gap"] < 1e-4
 
 
 def test_baselines_are_averaged() -> None:
@@ -137,13 +137,13 @@ def test_the_adaptive_rule_stops_when_completeness_holds(tolerance: float) -> No
     net, scan = classifier_of(Bent()), Scan(grid())
     how = IntegratedGradients(tolerance=tolerance)
     ours = explain(scan, net, target=0, watch="logit", method=how)
-    assert ours.facts["completeness_gap_relative"] <= tolerance
+    assert ours.facts["relative completeness gap"] <= tolerance
     black, clean = (float(Bent()(p[None])[0, 0]) for p in (torch.zeros_like(scan.pixels), scan.pixels))
-    assert ours.facts["score_difference"] == pytest.approx(clean - black, abs=1e-6)
+    assert ours.facts["score difference"] == pytest.approx(clean - black, abs=1e-6)
     assert float(ours.heatmap.sum()) == pytest.approx(clean - black, rel=tolerance + 1e-5)
     used = int(ours.facts["alphas"])
     fixed = IntegratedGradients(rule="gauss-legendre", alphas=used)
-    assert explain(scan, net, target=0, watch="logit", method=fixed).facts["completeness_gap_relative"] > tolerance
+    assert explain(scan, net, target=0, watch="logit", method=fixed).facts["relative completeness gap"] > tolerance
 
 
 def test_the_adaptive_rule_keeps_to_its_limit_and_says_the_gap() -> None:
@@ -152,7 +152,7 @@ def test_the_adaptive_rule_keeps_to_its_limit_and_says_the_gap() -> None:
         scan, classifier_of(Bent()), target=0, watch="logit", method=IntegratedGradients(tolerance=1e-5, alphas=6)
     )
     assert ours.facts["alphas"] == 5
-    assert ours.facts["completeness_gap_relative"] > 1e-5
+    assert ours.facts["relative completeness gap"] > 1e-5
     assert ours.complete
 
 

@@ -53,7 +53,7 @@ class Deconvnet(Method):
         probe = engine.open(scan, question)
         heatmap = rectified_gradient(probe, guided=False).sum(0)
         # Nothing makes the signal survive: a layer whose transposed filters make it negative everywhere ends it.
-        last = answer(probe, heatmap, {"signal_reaches_pixels": bool(heatmap.any())})
+        last = answer(probe, heatmap, {"signal reaches pixels": bool(heatmap.any())})
         names = [layer.name for layer in engine.classifier.layers(probe.pixels[None])] if self.tour else []
         places = torch.linspace(0, len(names) - 1, min(self.tour, len(names))).round().int().tolist()
         if not places:

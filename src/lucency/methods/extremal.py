@@ -118,7 +118,7 @@ class Extremal(Method):
                 heatmap=partial(_mean, now),
                 perturbed=partial(self._seen, probe, now[:1]),
                 point=(float(iteration), float(score[0])),
-                facts={f"area_{a:g}": float(m.mean()) for a, m in zip(self.areas, now, strict=True)},
+                facts={f"area {a:g}": float(m.mean()) for a, m in zip(self.areas, now, strict=True)},
             )
 
     def _seen(self, probe: Probe, masks: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class Igos(Method):
                 heatmap=partial(_claimed, product),
                 perturbed=partial(_seen, probe, product),
                 point=(float(iteration), score),
-                facts={"masked_share": float(1 - product.mean())},
+                facts={"masked share": float(1 - product.mean())},
             )
 
     def _regularisation(self, probe: Probe, masks: Tensor, edges: list[Tensor]) -> Tensor:

@@ -112,7 +112,7 @@ class Meaningful(Method):
                 heatmap=partial(self._heatmap, now, probe.grid),
                 perturbed=partial(_seen, probe, full.detach()),
                 point=(float(iteration), float(score)),
-                facts={"masked_share": float((1 - now).mean() if self.game == "deletion" else now.mean())},
+                facts={"masked share": float((1 - now).mean() if self.game == "deletion" else now.mean())},
             )
 
     def regularisation(self, mask: Tensor) -> Tensor:

@@ -224,8 +224,8 @@ def _step(probe: Probe, path: Path, node: Node, heatmap: Tensor, difference: flo
         point=(node.alpha, node.score),
         facts={
             "alphas": seen,
-            "score_difference": difference,
-            "completeness_gap": gap,
-            "completeness_gap_relative": abs(gap) / max(abs(difference), TINY),
+            "score difference": difference,
+            "completeness gap": gap,
+            "relative completeness gap": abs(gap) / max(abs(difference), TINY),
         },
     )
