@@ -126,3 +126,23 @@ def test_the_shipped_models_know_clean_scans(name: str) -> None:
     known = OffDistribution.shipped(classifier)
     assert known is not None, "made for other weights; run training/clean_features.py again"
     assert (known.p_values(torch.rand(4, 1, 224, 224)) < 0.01).all()
+
+
+def test_a_frame_says_that_its_scan_is_odd() -> None:
+    from lucency.render import Recorder
+    from lucency.render.film import Film
+
+    classifier = classifier_of(Means())
+    known = OffDistribution.fit(classifier, scans(500))
+    shown = {}
+    for name, removal in {"black": Constant(0.0), "mean": Mean()}.items():
+        recorder = Recorder(known=known)
+        one = explain(
+            scans(1, seed=9)[0], classifier, target=0, on_step=recorder, method=Occlusion(patch=4, removal=removal)
+        )
+        assert {frame.perturbed.settle().odd for frame in recorder.frames} == {name == "black"}
+        shown[name] = np.asarray(list(Film(one, recorder).images())[-1])
+    # The caption is the only white in the middle panel of such a small and grey scan.
+    white = {name: int((image[72:368, 330:630] > 230).all(2).sum()) for name, image in shown.items()}
+    assert white["black"] > 50
+    assert white["mean"] == 0

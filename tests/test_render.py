@@ -220,9 +220,10 @@ def test_a_class_name_is_no_formula_and_no_markup(tmp_path: Path) -> None:
         probabilities={name: 0.5, "<b>": 0.5},
         provenance=dict(explanation.provenance) | {"question": question},
         facts={"<i>": "<img src=x>", "warning": "<u>"},
+        verdict={"text": "<em>"},
     )
     save_overlay(bad, tmp_path / "o.png")
-    page = save_report(bad, tmp_path / "r.html", verdict="<em>", command="<tt>", notices=["<s>"]).read_text()
+    page = save_report(bad, tmp_path / "r.html", command="<tt>", notices=["<s>"]).read_text()
     for tag in ("<script>alert", "<b>", "<i>", "<img src=x", "<u>", "<em>", "<tt>", "<s>"):
         assert tag not in page
     assert "&lt;script&gt;alert" in page
@@ -274,7 +275,7 @@ def test_panels_follow_the_method() -> None:
 def test_the_patch_is_outlined_where_it_lies() -> None:
     explanation, recorder = explained((40, 40))
     film = Film(explanation, recorder)
-    first = recorder.frames[0].perturbed.settle()
+    first = recorder.frames[0].perturbed.settle().grey
     top, left, bottom, right = film.stage.changed(film.clean, first)  # type: ignore[misc]
     scale = film.stage.size[0] / 40
     which = 15  # The last of the first 16 patches: row 1, column 5 of 10.

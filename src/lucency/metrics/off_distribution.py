@@ -14,6 +14,7 @@ scans are like those. Of the two the smaller counts, doubled (Bonferroni).
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from lucency.classifier import Classifier
 from lucency.errors import OutputError, ParameterError, QuestionError
+from lucency.explanation import Explanation
 from lucency.methods import Step
 from lucency.scan import Scan
 
@@ -206,6 +208,11 @@ class Doubter:
                 heapq.heappush(heap, entry)
             else:
                 heapq.heappushpop(heap, entry)
+
+    def noted(self, explanation: Explanation) -> Explanation:
+        """The explanation that was watched, with the doubt among its facts."""
+        doubt = self.doubt(float(explanation.provenance["question"]["score"]))
+        return dataclasses.replace(explanation, facts={**explanation.facts, **doubt.facts})
 
     def doubt(self, clean: float) -> Doubt:
         """The verdict, given the score of the clean scan."""

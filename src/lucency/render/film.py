@@ -19,6 +19,7 @@ from lucency.classifier import Frame as Grid
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.methods import METHODS
+from lucency.metrics.off_distribution import LEVEL
 from lucency.render import palette
 from lucency.render.lettering import cut, font, signed
 from lucency.render.palette import Bytes, Floats, Scale, composite
@@ -145,7 +146,7 @@ class Film:
         image = self.still.copy()
         draw = ImageDraw.Draw(image)
         nothing = self.grey * 0
-        perturbed = self.clean if frame is None else self.stage.plane(frame.perturbed.settle())
+        perturbed = self.clean if frame is None else self.stage.plane(frame.perturbed.settle().grey)
         seen = self.stage.placed(perturbed.astype(np.float32) / np.float32(255), self.grey * np.float32(OUTSIDE))
         self._paste(image, self.panels.index("Scan at this step"), composite(seen, nothing))
         so_far = nothing if frame is None else self._strength(frame.heatmap.settle().floats, self.scale)
@@ -161,6 +162,8 @@ class Film:
                 self._outline(draw, i, patch)
         if self.chart is not None:
             self.chart.moving(image, -1.0 if frame is None else frame.done)
+        if frame is not None and frame.perturbed.settle().odd:
+            self._odd(draw)
         self.score.draw(draw, self._foot(1), None if frame is None else frame.score)
         self._progress(draw, frame)
         if frame is self.frames[-1]:
@@ -186,6 +189,18 @@ class Film:
         asked = 0 if frame is None else frame.evaluations
         draw.text((x, y + 10), f"{done:.0%} done", palette.TEXT, font(SMALL))
         draw.text((x + w, y + 10), f"{asked:,} evaluations", palette.MUTED, font(SMALL), anchor="ra")
+
+    def _odd(self, draw: ImageDraw.ImageDraw) -> None:
+        x, y = self._corner(1)
+        draw.text(
+            (x + 6, y + self.stage.size[0] - 6),
+            f"off-distribution p<{LEVEL:g}",
+            (255, 255, 255),
+            font(SMALL),
+            anchor="ls",
+            stroke_width=2,
+            stroke_fill=(0, 0, 0),
+        )
 
     def _crosshair(self, draw: ImageDraw.ImageDraw) -> None:
         if self.view.peak is None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from lucency.errors import ParameterError
 from lucency.methods import Step
+from lucency.metrics.off_distribution import LEVEL, OffDistribution
 from lucency.render.palette import Bytes, Floats
 
 T = TypeVar("T")
@@ -83,6 +84,14 @@ class SmallMap:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class Perturbed:
+    """A perturbed scan ``[*small]``, and whether it is off the distribution that the model knows."""
+
+    grey: Bytes
+    odd: bool
+
+
 @dataclass
 class Frame:
     """One step, as far as an animation needs it."""
@@ -92,18 +101,22 @@ class Frame:
     score: float
     point: tuple[float, float] | None
     heatmap: Picture[SmallMap]
-    perturbed: Picture[Bytes]
+    perturbed: Picture[Perturbed]
     reaction: Picture[SmallMap] | None
 
     @classmethod
-    def of(cls, step: Step) -> Frame:
+    def of(cls, step: Step, known: OffDistribution | None = None) -> Frame:
+        def perturbed(pixels: Tensor) -> Perturbed:
+            odd = known is not None and float(known.p_values(pixels[None])[0]) < LEVEL
+            return Perturbed(packed_scan(pixels), odd)
+
         return cls(
             step.done,
             step.evaluations,
             step.score,
             step.point,
             Picture(step.heatmap, packed_map),
-            Picture(step.perturbed, packed_scan),
+            Picture(step.perturbed, perturbed),
             None if step.reaction is None else Picture(step.reaction, packed_map),
         )
 
@@ -115,14 +128,17 @@ class Recorder:
     as that costs no more than one per cent of the run; the others, and all perturbed scans, when the run is over: a
     removal that draws random numbers must not draw more of them because someone watches.
 
+    With ``known``, frames say whether their perturbed scan is off the distribution that the model knows.
+
     Attributes:
         seconds: what the run has spent in here.
     """
 
-    def __init__(self, frames: int = FRAMES) -> None:
+    def __init__(self, frames: int = FRAMES, known: OffDistribution | None = None) -> None:
         if frames < 2:
             raise ParameterError(f"An animation needs at least 2 frames, not {frames}.")
         self.seconds = 0.0
+        self._known = known
         # One place is for the last step, which is known only when no other follows.
         self._frames: Thinned[Frame] = Thinned(frames - 1)
         self._points: Thinned[tuple[float, tuple[float, float]]] = Thinned(POINTS)
@@ -136,7 +152,7 @@ class Recorder:
         started = time.perf_counter()
         self._first = self._first or started
         self._last = step
-        self._last_kept = self._frames.offer(lambda: Frame.of(step))
+        self._last_kept = self._frames.offer(lambda: Frame.of(step, self._known))
         point = step.point
         if point is not None:
             self._points.offer(lambda: (step.done, point))
@@ -153,7 +169,7 @@ class Recorder:
         """The kept steps in order, the last one of the run at the end."""
         kept = list(self._frames.kept)
         if self._last is not None and not self._last_kept:
-            kept.append(Frame.of(self._last))
+            kept.append(Frame.of(self._last, self._known))
         return kept
 
     @property
