@@ -237,8 +237,8 @@ def explain(
         bars |= {"copies": len(maps) - 1, "seconds": time.perf_counter() - started - elapsed}
         if len(maps) > 1:
             standard_error = np.std(maps, axis=0, ddof=1, dtype=np.float32)
-            apart = np.array([peak_of(m) for m in maps[1:]]) - np.array(peak_of(heatmap))
-            bars["peak_moved"] = float(np.sqrt(np.square(apart).sum(1).mean()))
+            peak = peak_of(heatmap)
+            bars["moved"] = [[a - b for a, b in zip(peak_of(m), peak, strict=True)] for m in maps[1:]]
 
     return Explanation(
         heatmap=heatmap,

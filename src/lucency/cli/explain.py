@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from lucency.cli.options import DEFAULT_MODEL, AsJson, Budget, Device, Folder, M
 
 if TYPE_CHECKING:
     from lucency.explanation import Explanation
+    from lucency.metrics.off_distribution import OffDistribution
     from lucency.render import Recorder
 
 EXAMPLES = """[bold]Examples:[/bold]
@@ -55,6 +57,15 @@ def explain(
     budget: Budget = None,
     device: Device = "auto",
     seed: Seed = 0,
+    error_bars: Annotated[
+        int,
+        typer.Option(
+            "--error-bars",
+            metavar="K",
+            help="Explain K slightly moved copies too, to see how sure the map is (K times the cost; methods that "
+            "sample know it anyway).",
+        ),
+    ] = 0,
     folder: Folder = None,
     animation: Annotated[Animation, typer.Option(help="The format of the animation in DIR.")] = Animation.gif,
     as_json: AsJson = False,
@@ -69,19 +80,30 @@ def explain(
     from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress
     from lucency.cli.model import classifier_named
     from lucency.cli.settings import method_with
+    from lucency.engine import Engine
+    from lucency.metrics.off_distribution import Doubter, OffDistribution
+    from lucency.removal import Blur
+    from lucency.verdict import judge
 
     how = method_with(method, settings or [], removal)
     picture = read_scan(scan)
     classifier = classifier_named(model)
-    recorder = _recorder() if folder is not None and animation is not Animation.none else None
+    engine = Engine(classifier, device=device, seed=seed)
+    known = OffDistribution.shipped(classifier)
+    doubter = None if known is None else Doubter(known)
+    recorder = _recorder(known) if folder is not None and animation is not Animation.none else None
 
     with progress() as bar, cancelled_by_ctrl_c() as cancelled:
         bar.start(how.title)
 
         def on_step(step: Any) -> None:
             bar.step(step)
-            if recorder is not None:
-                recorder(step)
+            for watcher in (recorder, doubter):
+                if watcher is not None:
+                    watcher(step)
+
+        def on_copy(done: int) -> None:
+            bar.share(done / error_bars, f"error bars, copy {done} of {error_bars}")
 
         explanation = run(
             picture,
@@ -90,11 +112,16 @@ def explain(
             method=how,
             watch=watch,
             budget=budget,
-            device=device,
-            seed=seed,
+            error_bars=error_bars,
+            engine=engine,
             on_step=on_step,
+            on_copy=on_copy,
             cancel=cancelled,
         )
+        if doubter is not None:
+            explanation = doubter.noted(explanation)
+        verdict = judge(explanation, scan=picture, engine=engine, removal=getattr(how, "removal", Blur()))
+        explanation = replace(explanation, verdict=verdict.as_dict())
         files = []
         if folder is not None:
             command = shlex.join(["lucency", *context.obj])
@@ -109,10 +136,10 @@ def explain(
         raise typer.Exit(INTERRUPTED)
 
 
-def _recorder() -> Recorder:
+def _recorder(known: OffDistribution | None) -> Recorder:
     from lucency.render import Recorder
 
-    return Recorder()
+    return Recorder(known=known)
 
 
 def _write(
@@ -158,6 +185,7 @@ def record(explanation: Explanation, notices: tuple[str, ...], files: list[Path]
         "probabilities": dict(explanation.probabilities),
         "complete": explanation.complete,
         "facts": dict(explanation.facts),
+        "verdict": dict(explanation.verdict),
         "notices": list(notices),
         "seed": about["seed"],
         "device": about["device"],
@@ -166,6 +194,8 @@ def record(explanation: Explanation, notices: tuple[str, ...], files: list[Path]
 
 def sentences(explanation: Explanation, notices: tuple[str, ...], files: list[Path]) -> list[str]:
     """The same for a reader."""
+    from rich.markup import escape
+
     about = explanation.provenance
     where = ", ".join(
         f"{axis} {i}"
@@ -182,6 +212,8 @@ def sentences(explanation: Explanation, notices: tuple[str, ...], files: list[Pa
     lines += [f"{name}: {_number(value)}" for name, value in explanation.facts.items()]
     if not explanation.complete:
         lines.append("Stopped early: this is the map so far.")
+    if explanation.verdict:
+        lines.append(f"[bold]Verdict:[/bold] {escape(explanation.verdict['text'])}")
     if files:
         lines.append(f"Wrote {', '.join(file.name for file in files)} to {files[0].parent}")
         lines.append(f"Open {files[0].parent / 'report.html'}")

@@ -26,6 +26,8 @@ UNEQUAL = 3.5
 """How many times larger than the other one lung may be."""
 SOLID = 0.72
 """Share of its convex hull that a lung fills at least (the heart cuts into the left one)."""
+THREAD = 2.0
+"""Half the width, in pixels of the network, below which a piece of lung is none."""
 SURE = 0.85
 """Mean probability inside the masks below which they are a guess."""
 
@@ -102,10 +104,13 @@ def plausible(lungs: list[Mask], sure: list[float]) -> bool:
 
 
 def _largest(p: NDArray[np.float32]) -> Mask:
-    """The largest connected piece at a probability of one half, without holes."""
-    labels, count = ndimage.label(p > 0.5)
-    if not count:
+    """The largest connected piece at a probability of one half, without holes and without threads to other pieces."""
+    fine = max(p.shape) / SIZE
+    thick = ndimage.distance_transform_edt(ndimage.gaussian_filter(p, 0.8 * fine) > 0.5) > THREAD * fine
+    if not thick.any():
         return np.zeros(p.shape, bool)
+    opened = ndimage.distance_transform_edt(~thick) <= THREAD * fine
+    labels, _ = ndimage.label(opened)
     sizes = np.bincount(labels.ravel())[1:]
     return np.asarray(ndimage.binary_fill_holes(labels == 1 + int(sizes.argmax())), bool)
 

@@ -44,7 +44,6 @@ def save_report(
     path: str | Path,
     *,
     animation: str | Path | None = None,
-    verdict: str | None = None,
     command: str | None = None,
     notices: Sequence[str] = (),
 ) -> Path:
@@ -52,7 +51,6 @@ def save_report(
 
     Args:
         animation: a GIF, WebP or MP4 that :func:`save_animation` wrote; it becomes part of the page.
-        verdict: whether the map can be trusted, in plain words.
         command: what was typed to make it.
         notices: what reading the scan had to decide.
 
@@ -72,7 +70,7 @@ def save_report(
         title=f"{explanation.target}: {explanation.provenance['method']['title']}",
         explanation=explanation,
         about=explanation.provenance,
-        verdict=verdict,
+        verdict=explanation.verdict.get("text"),
         warnings=warnings(explanation, notices),
         maximum=maximum(explanation),
         minimum=signed(float(explanation.heatmap.min())),

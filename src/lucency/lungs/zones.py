@@ -1,0 +1,121 @@
+"""What a radiologist calls a place on a frontal film, told from its lung fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from lucency.lungs.fields import LungFields, Mask
+
+Zone = Literal["costophrenic angle", "base", "mid zone", "apex", "heart and mediastinum", "outside the lungs"]
+ZONES: tuple[Zone, ...] = (
+    "costophrenic angle", "base", "mid zone", "apex", "heart and mediastinum", "outside the lungs",
+)  # fmt: skip
+
+APEX, BASE = 0.27, 0.62
+"""Where the apex ends and the base begins, as shares of the height of a lung field from the top."""
+ANGLE = 0.17
+"""Radius of the costophrenic angle around its tip, as a share of that height."""
+MARGIN = 0.06
+"""How far beside a lung field (its wall, its dome) still counts to it, as a share of that height."""
+
+SULCUS = 0.15
+"""How far beneath the dome still counts to the base, as a share of that height: lung reaches down behind it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A named place.
+
+    Attributes:
+        zone: one of :data:`ZONES`.
+        side: "right" or "left", the patient's; empty for what has none.
+    """
+
+    zone: Zone
+    side: Literal["right", "left", ""]
+
+    def __str__(self) -> str:
+        said = {
+            "costophrenic angle": "the patient's {} costophrenic angle",
+            "base": "the base of the patient's {} lung",
+            "mid zone": "the mid zone of the patient's {} lung",
+            "apex": "the apex of the patient's {} lung",
+            "heart and mediastinum": "the heart and mediastinum",
+            "outside the lungs": "a place outside the lungs",
+        }
+        return said[self.zone].format(self.side)
+
+
+def places(lungs: LungFields) -> tuple[list[Place], NDArray[np.uint8]]:
+    """The places of a film, and the number of each pixel's place, uint8 ``[H, W]``."""
+    names = [Place("outside the lungs", ""), Place("heart and mediastinum", "")]
+    numbers = np.zeros(lungs.right.shape, np.uint8)
+    numbers[_between(lungs)] = 1
+    distances = [ndimage.distance_transform_edt(~lung) for lung in (lungs.right, lungs.left)]
+    for right, lung, near, far in (
+        (True, lungs.right, *distances),
+        (False, lungs.left, *reversed(distances)),
+    ):
+        top, bottom = np.flatnonzero(lung.any(1))[[0, -1]]
+        height = bottom - top + 1
+        rows = np.arange(lung.shape[0])[:, None]
+        depth = (rows - top + 0.5) / height
+        # What lies between the lungs is the heart's even where it is close to one of them.
+        beside = (near <= MARGIN * height) | _beneath(lung, SULCUS * height)
+        mine = (near <= far) & (lung | (beside & (numbers != 1)))
+        angle = np.hypot(*(np.indices(lung.shape) - np.array(tip(lung, right))[:, None, None])) <= ANGLE * height
+        zones: list[tuple[Zone, NDArray[np.bool_]]] = [
+            ("apex", mine & (depth < APEX)),
+            ("mid zone", mine & (depth >= APEX) & (depth < BASE)),
+            ("base", mine & (depth >= BASE)),
+            ("costophrenic angle", angle & (mine | ~lungs.both) & (numbers != 1)),
+        ]
+        for zone, mask in zones:
+            names.append(Place(zone, "right" if right else "left"))
+            numbers[mask] = len(names) - 1
+    return names, numbers
+
+
+def _beneath(lung: Mask, far: float) -> Mask:
+    """What lies at most ``far`` pixels beneath a lung field."""
+    rows = np.arange(lung.shape[0])[:, None]
+    lowest = np.where(lung, rows, -1).max(0)
+    return np.asarray((lowest >= 0) & (rows > lowest) & (rows <= lowest + far))
+
+
+def tip(lung: Mask, right: bool) -> tuple[int, int]:
+    """Row and column of the costophrenic angle: the lowest outer corner of a lung field."""
+    rows, columns = np.nonzero(lung)
+    outward = -columns if right else columns
+    at = int(np.argmax(rows + 0.7 * outward))
+    return int(rows[at]), int(columns[at])
+
+
+def _between(lungs: LungFields) -> Mask:
+    """What lies between the inner borders of the lung fields, from their tops to the level of their domes."""
+    found = np.zeros(lungs.right.shape, bool)
+    rows = np.arange(found.shape[0])
+    right, left = (_border(lung, side) for lung, side in ((lungs.right, True), (lungs.left, False)))
+    top = max(int(np.flatnonzero(m.any(1))[0]) for m in (lungs.right, lungs.left))
+    bottom = min(int(np.flatnonzero(m.any(1))[-1]) for m in (lungs.right, lungs.left))
+    columns = np.arange(found.shape[1])[None]
+    found[:] = (columns > right[:, None]) & (columns < left[:, None])
+    return found & ((rows >= top) & (rows <= bottom))[:, None] & ~lungs.both
+
+
+def _border(lung: Mask, right: bool) -> NDArray[np.float64]:
+    """Column of the inner border in each row; beneath the top of the dome, as it was there."""
+    rows = np.flatnonzero(lung.any(1))
+    inner = np.array([np.flatnonzero(lung[r])[-1 if right else 0] for r in rows], float)
+    lower = rows > rows[0] + 0.5 * len(rows)
+    step = np.diff(inner, prepend=inner[0]) * (-1 if right else 1)
+    # Where the dome begins, the innermost lung of a row jumps towards the wall within a few rows.
+    jump = np.flatnonzero(lower & (ndimage.uniform_filter1d(step, 5) > 2.0))
+    if len(jump):
+        inner[jump[0] :] = inner[max(jump[0] - 3, 0)]
+    return np.interp(np.arange(lung.shape[0]), rows, inner)
