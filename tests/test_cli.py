@@ -403,6 +403,37 @@ def test_layers_of_a_network(lucency: Any, monkeypatch: pytest.MonkeyPatch, scan
     assert "nowhere" in err
 
 
+def test_layers_over_a_folder(lucency: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 1, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    nn.init.ones_(net[0].weight)
+    monkeypatch.setattr("lucency.cli.model.load_classifier", lambda _: classifier_of(net, 1))
+    films = tmp_path / "films"
+    films.mkdir()
+    for i, grey in enumerate((50, 200, 120)):
+        picture = np.full((32, 32), 10, np.uint8)
+        picture[8:16, 16:24] = grey
+        Image.fromarray(picture).save(films / f"{i}.png")
+    (films / "notes.txt").write_text("nothing to see")
+    arguments = ["--layer", "0", "--unit", "0", "--top", "2", "--out", tmp_path / "o", "--json"]
+    code, out, _ = lucency("layers", films, *arguments)
+    assert code == 0
+    found = json.loads(out)
+    assert [Path(row["scan"]).name for row in found["scans"]] == ["1.png", "2.png"]
+    (top, bottom), (left, right) = found["scans"][0]["sees"]
+    assert 8 <= top < bottom <= 16
+    assert 16 <= left < right <= 24
+    assert list(found["skipped"]) == ["notes.txt"]
+    assert Image.open(tmp_path / "o" / "scans.png").size[0] > 300
+    for wrong, says in (
+        ([films], "--unit"),
+        ([films / "0.png", "--layer", "0", "--unit", "0"], "no folder"),
+        ([films, "--unit", "0"], "--layer"),
+        ([tmp_path / "o", "--layer", "0", "--unit", "7"], "no 7"),
+    ):
+        code, _, err = lucency("layers", *wrong)
+        assert (code, says in err) == (2, True), err
+
+
 def test_the_shipped_scan_is_what_the_documentation_says(lucency: Any, tmp_path: Path) -> None:
     page = (Path(__file__).parent.parent / "docs" / "tutorial.md").read_text()
     (command,) = re.findall(r"lucency (phantom .*) --out out/demo", page)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 
-OK, BUG, USAGE, UNWRITTEN, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit codes: done; a fault of Lucency's own; wrong usage or input; results that cannot be written; Ctrl-C."""
+OK, BUG, USAGE, UNWRITTEN, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+"""Exit codes: done; a fault of Lucency's own; wrong usage or input; results that cannot be written; Ctrl-C; killed."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and ends the process with its exit code; whatever happens, the user reads one sentence."""
     from lucency.errors import LucencyError, OutputError
 
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
+        # So that what is half-written goes, as it does after Ctrl-C.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         try:
             from lucency.cli.app import app

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Folder, Model, ScanFile
+from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Folder, Model
+
+if TYPE_CHECKING:
+    from lucency.engine import Engine
+    from lucency.methods.units import Unit
+    from lucency.scan import Scan
 
 EXAMPLES = """[bold]Examples:[/bold]
 
   lucency layers chest.png
 
   lucency layers chest.png --layer stages.7.conv2 --top 9 --out out/layers
+
+  lucency layers films/ --layer stages.7.conv2 --unit 3 --top 9 --out out/unit
 """
 
 
 def layers(
-    scan: ScanFile,
+    scan: Annotated[Path, typer.Argument(metavar="SCAN", help="A scan, or a folder of scans with --unit.")],
     model: Model = DEFAULT_MODEL,
     layer: Annotated[
         list[str] | None,
@@ -26,7 +34,12 @@ def layers(
             metavar="NAME", help="A convolutional layer; may be given several times; all of them if left out."
         ),
     ] = None,
-    top: Annotated[int, typer.Option(metavar="N", help="How many feature maps of each layer.")] = 1,
+    unit: Annotated[
+        int | None, typer.Option(metavar="N", help="A feature map of --layer: which scans of the folder SCAN fire it?")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(metavar="N", help="How many feature maps of each layer (1), or scans of a folder (9).")
+    ] = None,
     device: Device = "auto",
     folder: Folder = None,
     as_json: AsJson = False,
@@ -34,46 +47,111 @@ def layers(
     """List the convolutional layers of a model, each with the feature maps that fire most on SCAN.
 
     With --out, DIR holds layers.png: a contact sheet of the scan, the part that each feature map saw, and its strongest
-    activation led back to pixels by a deconvnet.
+    activation led back to pixels by a deconvnet. Of a folder of scans, those that fire one feature map (--unit) most.
     """
-    from lucency import read_scan
-    from lucency.cli.console import out, print_json, progress
-    from lucency.cli.folder import results
     from lucency.cli.model import classifier_named
     from lucency.engine import Engine
-    from lucency.methods.units import look_into
+    from lucency.errors import ParameterError
 
-    picture = read_scan(scan)
+    if scan.is_dir() != (unit is not None):
+        raise ParameterError(
+            f"{scan} is a folder; say which feature map to look for with --layer NAME --unit N."
+            if unit is None
+            else f"--unit asks which scans of a folder fire a feature map, and {scan} is no folder."
+        )
+    if unit is not None and len(layer or ()) != 1:
+        raise ParameterError("--unit is a feature map of one layer; name that layer with --layer.")
     engine = Engine(classifier_named(model), device=device)
+    if unit is None:
+        _of_scan(engine, scan, layer, 1 if top is None else top, folder, as_json)
+    else:
+        _of_folder(engine, scan, (layer or [""])[0], unit, 9 if top is None else top, folder, as_json)
+
+
+def _of_scan(engine: Engine, path: Path, layer: list[str] | None, top: int, folder: Path | None, as_json: bool) -> None:
+    from lucency import read_scan
+    from lucency.cli.console import out, print_json, progress
+    from lucency.methods.units import look_into
+    from lucency.render import contact
+
+    picture = read_scan(path)
     with progress() as bar:
         bar.start("Deconvnet")
         units = []
         for unit in look_into(engine, picture, layer, top):
             units.append(unit)
             bar.note(f"{unit.layer}, map {unit.unit}")
-        files: list[Path] = []
-        if folder is not None:
-            from lucency.render.contact import layer_sheet, save_sheet
-
-            with results(folder) as place:
-                save_sheet(layer_sheet(units, f"{engine.classifier.name} on {scan.name}"), place / "layers.png")
-            files = [folder / "layers.png"]
-
-    found = [
-        {
-            "layer": unit.layer,
-            "shape": list(unit.activations.shape),
-            "map": unit.unit,
-            "activation": unit.activation,
-            "sees": [list(side) for side in unit.box],
-        }
-        for unit in units
-    ]
+        title = f"{engine.classifier.name} on {path.name}"
+        files = _sheet(folder, "layers.png", lambda: contact.layer_sheet(units, title))
     if as_json:
-        print_json({"model": engine.classifier.name, "maps": found, "files": [str(f) for f in files]})
+        found = [{**_record(unit), "shape": list(unit.activations.shape)} for unit in units]
+        print_json({"model": engine.classifier.name, "maps": found, "files": files})
         return
     for unit in units:
         shape = " x ".join(map(str, unit.activations.shape))
         out.print(f"[bold]{unit.layer}[/bold]  map {unit.unit} of {shape}, activation {unit.activation:.4g}")
     if files:
         out.print(f"Wrote layers.png to {folder}")
+
+
+def _of_folder(
+    engine: Engine, place: Path, layer: str, unit: int, top: int, folder: Path | None, as_json: bool
+) -> None:
+    from lucency import LucencyError, read_scan
+    from lucency.cli.console import out, print_json, progress
+    from lucency.errors import ScanError
+    from lucency.methods.units import strongest_scans
+    from lucency.render import contact
+
+    paths = sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
+    skipped: dict[str, str] = {}
+    with progress() as bar:
+        bar.start(f"{layer}, map {unit}")
+
+        def scans() -> Iterator[Scan]:
+            for i, path in enumerate(paths):
+                bar.share(i / len(paths), path.name)
+                try:
+                    picture = read_scan(path)
+                    engine.classifier.prepare(picture)
+                except LucencyError as error:
+                    skipped[path.name] = str(error)
+                    continue
+                yield picture
+
+        found = strongest_scans(engine, scans(), layer, unit, top)
+        if not found:
+            raise ScanError(f"There is no scan in {place} that {engine.classifier.name} can read; name another folder.")
+        title = f"What fires map {unit} of {layer} most ({engine.classifier.name})"
+        files = _sheet(folder, "scans.png", lambda: contact.scan_sheet(found, title))
+    if as_json:
+        rows = [{"scan": picture.source, **_record(one)} for picture, one in found]
+        print_json({"model": engine.classifier.name, "scans": rows, "skipped": skipped, "files": files})
+        return
+    for picture, one in found:
+        where = ", ".join(f"{start}-{stop}" for start, stop in one.box)
+        out.print(f"[bold]{picture.source}[/bold]  activation {one.activation:.4g}, patch {where} of the model's grid")
+    if skipped:
+        out.print(f"Not read: {', '.join(skipped)}")
+    if files:
+        out.print(f"Wrote scans.png to {folder}")
+
+
+def _sheet(folder: Path | None, name: str, make: Callable[[], Any]) -> list[str]:
+    from lucency.cli.folder import results
+    from lucency.render.contact import save_sheet
+
+    if folder is None:
+        return []
+    with results(folder) as place:
+        save_sheet(make(), place / name)
+    return [str(folder / name)]
+
+
+def _record(unit: Unit) -> dict[str, Any]:
+    return {
+        "layer": unit.layer,
+        "map": unit.unit,
+        "activation": unit.activation,
+        "sees": [list(side) for side in unit.box],
+    }
