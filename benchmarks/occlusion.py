@@ -1,17 +1,17 @@
-"""Occlusion against Captum: the same network, scan and patches, interleaved in one run.
+"""Exact occlusion against Captum and MONAI: the same network, scan and patches, interleaved in one run.
 
-    python benchmarks/occlusion.py [--networks resnet18 ...] [--sizes 224 512] [--rounds 2] [--out FILE]
+    python benchmarks/occlusion.py [--networks resnet18 ...] [--sizes 224 512] [--rounds 3] [--out FILE]
 
 Each round measures every contender on the same patches, one after the other, and a ratio is taken within its round,
 so that a busy machine slows both sides of it. Time is the processor time of this process (all its threads), because
-other work on the machine stretches the time on the wall. Captum runs at the batch size, of those tried, at which it is
-fastest.
+other work on the machine stretches the time on the wall. The peers run at the batch size, of those tried, at which
+Captum is fastest. MONAI knows whole grids only, so it runs on a box of as many patches; its time is for each
+evaluation, and it is timed in the first round.
 
-A whole map has hundreds of patches. Timed is a sample: the patches of one alignment to the network's stride, which
-cover the whole scan, and of another alignment in each round. Both sides compute the very same ones. Lucency has
-opened the scan and measured its ways of computing before: on a whole map that costs it the time of some ten
-evaluations, and with a tolerance up to 112 evaluations more. The networks have random weights: speed does not depend
-on them, but how fast a change fades does, so that what a tolerance saves on a trained network may differ.
+A whole map has hundreds of patches. Timed is a sample: patches of one alignment to the network's stride, which
+cover the whole scan, and of another alignment in each round. Lucency has opened the scan and measured its ways of
+computing before: on a whole map that costs it the time of some ten evaluations. The networks have random weights:
+speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from lucency import Scan
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
+from lucency.engine.incremental import Incremental, traced
 from lucency.masks import Patches
 from lucency.removal import Constant
 from networks import network
@@ -41,11 +42,36 @@ PATCH, STRIDE = 16, 8
 BATCHES = (4, 16)
 
 
-def clock(work: Callable[[], Tensor]) -> tuple[Tensor, float, float]:
-    """A result, the processor seconds and the seconds on the wall that it took."""
-    wall, processor = time.perf_counter(), time.process_time()
+def clock(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    """A result, and the processor seconds that it took."""
+    began = time.process_time()
     result = work()
-    return result, time.process_time() - processor, time.perf_counter() - wall
+    return result, time.process_time() - began
+
+
+@contextmanager
+def counted(net: nn.Module) -> Iterator[list[int]]:
+    """How many scans go through the network."""
+    seen: list[int] = []
+    hook = net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def monai(net: nn.Module, x: Tensor, batch: int, patches: int) -> float:
+    """Processor seconds for each evaluation of MONAI's occlusion."""
+    from monai.visualize import OcclusionSensitivity
+
+    rows = round(patches**0.5)
+    box = [v for n in x.shape[2:] for v in (n // 2, n // 2 + PATCH + (rows - 1) * STRIDE)]
+    how = OcclusionSensitivity(
+        net, mask_size=PATCH, overlap=1 - STRIDE / PATCH, n_batch=batch, mode=0.5, verbose=False, activate="softmax"
+    )
+    with counted(net) as seen:
+        _, seconds = clock(lambda: how(x, b_box=box)[0])
+    return seconds / sum(seen)
 
 
 def captum(net: nn.Module, x: Tensor, target: int, boxes: Tensor, batch: int) -> Tensor:
@@ -63,7 +89,8 @@ def captum(net: nn.Module, x: Tensor, target: int, boxes: Tensor, batch: int) ->
     return torch.stack([falls[0, 0, top, left] for (top, _), (left, _) in boxes.tolist()])
 
 
-def measure(name: str, size: int, rounds: int, samples: int) -> dict[str, object]:
+def measure(name: str, size: int, rounds: int, samples: int) -> Iterator[dict[str, object]]:
+    """The row so far, after each round."""
     net = network(name)
     x = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -80,58 +107,56 @@ def measure(name: str, size: int, rounds: int, samples: int) -> dict[str, object
         net, name=name, classes=[str(i) for i in range(1000)], fingerprint=name, module=net, exclusive=True
     )
     question = Question.ask(classifier, Scan(x[0]), target, "probability")
-    engines = {
-        "lucency": Engine(classifier, device="cpu"),
-        "lucency, tolerance": Engine(classifier, device="cpu", tolerance=1e-2),
-    }
+    probe = Engine(classifier, device="cpu").open(Scan(x[0]), question, Constant(0.5))
 
-    probes = {label: engine.open(Scan(x[0]), question, Constant(0.5)) for label, engine in engines.items()}
-
-    def lucency(label: str, boxes: Tensor, masks: Tensor) -> Tensor:
-        return (probes[label].clean - probes[label].scores(masks, boxes))[:, 0]
+    def lucency(boxes: Tensor, masks: Tensor) -> Tensor:
+        return (probe.clean - probe.scores(masks, boxes))[:, 0]
 
     boxes, masks = sample(0)
     with torch.no_grad():
         best = min(BATCHES, key=lambda b: clock(lambda: captum(net, x, target, boxes[:b], b))[1] / (b + 1))
-        for label in engines:
-            for _ in range(3):
-                lucency(label, boxes, masks)
-    seconds: dict[str, list[float]] = {"captum": [], **{label: [] for label in engines}}
-    differences: dict[str, list[float]] = {label: [] for label in engines}
-    ranks: dict[str, list[float]] = {label: [] for label in engines}
+        lucency(boxes, masks)
+        lucency(boxes, masks)
+    theirs, ours, differences = [], [], []
+    row: dict[str, object] = {
+        "network": name, "size": size, "patches": len(patches), "timed": samples, "batch": best, "bound": bound(net, x)
+    }  # fmt: skip
     for turn in range(rounds):
         boxes, masks = sample(turn)
+        with torch.no_grad(), counted(net) as seen:
+            falls, seconds = clock(partial(captum, net, x, target, boxes, best))
+            theirs.append(seconds / sum(seen))
         with torch.no_grad():
-            theirs, processor, _ = clock(partial(captum, net, x, target, boxes, best))
-            # Captum also hides the background, and looks at the clean scan.
-            seconds["captum"].append(processor / (len(boxes) + 2))
-            for label in engines:
-                ours, processor, _ = clock(partial(lucency, label, boxes, masks))
-                seconds[label].append(processor / len(boxes))
-                differences[label].append(float((ours - theirs).abs().max()))
-                ranks[label].append(float(spearmanr(ours, theirs).statistic))
-    row: dict[str, object] = {
-        "network": name, "size": size, "patches": samples, "captum's batch": best,
-        "captum": {"milliseconds": 1e3 * statistics.median(seconds["captum"])},
-        "facts": probes["lucency, tolerance"].facts,
-        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-    }  # fmt: skip
-    for label in engines:
-        ratios = sorted(a / b for a, b in zip(seconds["captum"], seconds[label], strict=True))
-        row[label] = {
-            "milliseconds": 1e3 * statistics.median(seconds[label]),
+            found, seconds = clock(partial(lucency, boxes, masks))
+            ours.append(seconds / len(boxes))
+            differences.append(float((found - falls).abs().max()))
+            if turn == 0:
+                row["monai"] = 1e3 * monai(net, x, best, samples)
+        ratios = sorted(a / b for a, b in zip(theirs, ours, strict=True))
+        yield row | {
+            "rounds": turn + 1,
+            "captum": 1e3 * statistics.median(theirs), "lucency": 1e3 * statistics.median(ours),
             "ratio": statistics.median(ratios), "low": ratios[0], "high": ratios[-1],
-            "difference": max(differences[label]), "rank": min(ranks[label]),
+            "difference": max(differences), "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         }  # fmt: skip
-    return row
+
+
+def bound(net: nn.Module, x: Tensor) -> float:
+    """How many times fewer multiplications the best windows need than the whole network, copies not counted."""
+    graph = traced(net)
+    assert graph is not None
+    with torch.inference_mode():
+        state = Incremental(graph, x)
+    whole = state.plan((PATCH, PATCH), 0.0)
+    return whole.products / min(state.plan((PATCH, PATCH), share).products for share in (0.6, 0.95, 1.5))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--networks", nargs="+", default=["resnet18", "resnet50", "densenet121", "vgg16"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, 512])
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--samples", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("out/bench/occlusion.json"))
     args = parser.parse_args()
@@ -142,9 +167,10 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for size in args.sizes:
         for name in args.networks:
-            rows.append(measure(name, size, args.rounds, max(8, args.samples * 224 // size)))
-            print(json.dumps(rows[-1]), flush=True)
-            args.out.write_text(json.dumps({"machine": machine, "rounds": args.rounds, "rows": rows}, indent=1))
+            for row in measure(name, size, args.rounds, max(8, args.samples * 224 // size)):
+                print(json.dumps(row), flush=True)
+                args.out.write_text(json.dumps({"machine": machine, "rows": [*rows, row]}, indent=1))
+            rows.append(row)
 
 
 if __name__ == "__main__":

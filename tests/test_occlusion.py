@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from captum.attr import Occlusion as CaptumOcclusion
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from lucency import Scan, explain
+from lucency.engine import Engine
 from lucency.errors import ParameterError
+from lucency.masks import Patches
 from lucency.methods.occlusion import Occlusion, spread_order
 from lucency.removal import Constant
 from nets import Window, classifier_of
@@ -124,3 +129,49 @@ def _steps(how: Occlusion, scan: Scan):  # type: ignore[no-untyped-def]
 
     window = classifier_of(Window((3, 6), (3, 6)))
     yield from how.steps(scan, Question.ask(window, scan, 0), Engine(window))
+
+
+class Corner(nn.Module):
+    """Looks at one corner closely, and at the mean of all a little."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        near = (x[:, 0, :16, :16] * torch.linspace(1, 0, 16)[:, None] ** 3).mean((1, 2))
+        return torch.stack([near + 0.01 * x.mean((1, 2, 3)), torch.zeros(len(x))], 1)
+
+
+def test_a_tolerance_saves_the_patches_between_that_are_like_their_neighbours() -> None:
+    classifier, scan = classifier_of(Corner()), Scan(torch.ones(1, 64, 72))
+    how = Occlusion(patch=8, stride=4, features=False)
+    exact = explain(scan, classifier, target=0, watch="logit", method=how)
+    engine = Engine(classifier, tolerance=0.01, windows=False)
+    for order in ("raster", "spread"):
+        near = explain(scan, classifier, target=0, watch="logit", method=replace(how, order=order), engine=engine)
+        assert near.complete
+        assert near.provenance["evaluations"] < 0.5 * exact.provenance["evaluations"]
+        assert near.facts["interpolation error"] <= 0.01
+        worst = np.abs(near.heatmap - exact.heatmap).max()
+        assert 0 < worst < 0.01
+    # Where a check misses by more than the tolerance, every patch is asked about.
+    striped, stripes = Scan(torch.arange(64.0).remainder(8).ge(4).float().expand(1, 64, 64)), classifier_of(Stripes())
+    engine, how = Engine(stripes, tolerance=0.01, windows=False), replace(how, patch=4, stride=4)
+    fine = explain(striped, stripes, target=0, watch="logit", method=how, engine=engine)
+    assert fine.provenance["evaluations"] == 257
+    assert fine.facts["interpolation error"] > 0.01
+
+
+class Stripes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([10 * x.mean((1, 2, 3)), torch.zeros(len(x))], 1)
+
+
+@pytest.mark.parametrize("grid", [(20, 23), (9, 8, 11), (12,)])
+def test_coarse_patches_surround_the_others(grid: tuple[int, ...]) -> None:
+    patches = Patches(grid, (4,) * len(grid), (2,) * len(grid))
+    every = torch.arange(len(patches))
+    around = patches.around(every)
+    assert bool(patches.coarse[around].all())
+    # Both ends are as far away, and at most one place; a coarse patch is its own neighbour.
+    away = patches.places[around] - patches.places[:, None]
+    assert int(away.abs().max()) <= 1
+    assert not bool(away.sum(1).any())
+    assert bool((around[patches.coarse] == every[patches.coarse, None]).all())

@@ -219,13 +219,15 @@ class Plan:
         windows: the nodes that stay windows.
         stride: boxes go together whose corners are equal modulo this.
         caps: the largest window of each node, where the reach is cut.
-        work: multiplications of one evaluation, and as much for each number copied as copying costs.
+        products: multiplications of one evaluation.
+        work: the same, and as much for each number copied as copying costs.
     """
 
     size: Pair
     windows: frozenset[fx.Node]
     stride: Pair
     caps: dict[fx.Node, Pair]
+    products: float
     work: float
 
 
@@ -506,18 +508,22 @@ class Incremental:
                 sizes[node] = (h, w)
                 scale = self.scale[node]
                 stride = (max(stride[0], scale[0]), max(stride[1], scale[1]))
-        work = sum(self._work(node, sizes.get(node)) for node in self.nodes)
-        self._plans[key] = Plan(size, frozenset(sizes), stride, caps, work)
+        counts = [self._work(node, sizes.get(node)) for node in self.nodes]
+        products, numbers = (sum(count[i] for count in counts) for i in (0, 1))
+        self._plans[key] = Plan(size, frozenset(sizes), stride, caps, products, products + COPY * numbers)
         return self._plans[key]
 
-    def _work(self, node: fx.Node, size: Pair | None) -> float:
+    def _work(self, node: fx.Node, size: Pair | None) -> tuple[float, float]:
+        """Multiplications of a node, and the numbers that it writes."""
         clean = self.clean[node]
-        if not isinstance(clean, Tensor) or clean.ndim != 4:
-            return 0.0
-        pixels = clean.shape[2] * clean.shape[3] if size is None else size[0] * size[1]
         module = self.modules[str(node.target)] if node.op == "call_module" else None
-        each = module.weight[0].numel() if isinstance(module, nn.Conv2d) else 0
-        return pixels * clean.shape[1] * (each + COPY)
+        if isinstance(module, nn.Linear):
+            return float(module.weight.numel()), 0.0
+        if not isinstance(clean, Tensor) or clean.ndim != 4:
+            return 0.0, 0.0
+        pixels = clean.shape[2] * clean.shape[3] if size is None else size[0] * size[1]
+        numbers = float(pixels * clean.shape[1])
+        return numbers * (module.weight[0].numel() if isinstance(module, nn.Conv2d) else 0), numbers
 
     def places(self, plan: Plan, first: Pair) -> dict[fx.Node, Place]:
         """Where the windows of each node lie when the box's own corner is ``first``."""

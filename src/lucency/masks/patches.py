@@ -42,11 +42,35 @@ class Patches:
     @cached_property
     def boxes(self) -> Tensor:
         """int64 ``[N, axes, 2]``: start and stop of each box, in row-major order."""
-        spans = []
-        for n, p, s in zip(self.grid, self.patch, self.stride, strict=True):
-            count = -(-(n - p) // s) + 1
-            spans.append([(i * s, min(i * s + p, n)) for i in range(count)])
+        spans = [
+            [(i * s, min(i * s + p, n)) for i in range(count)]
+            for n, p, s, count in zip(self.grid, self.patch, self.stride, self.counts, strict=True)
+        ]
         return torch.tensor(list(itertools.product(*spans)))
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Boxes along each axis."""
+        return tuple(-(-(n - p) // s) + 1 for n, p, s in zip(self.grid, self.patch, self.stride, strict=True))
+
+    @cached_property
+    def places(self) -> Tensor:
+        """int64 ``[N, axes]``: how many boxes lie before each along each axis."""
+        return torch.cartesian_prod(*(torch.arange(n) for n in self.counts)).view(-1, len(self.counts))
+
+    @property
+    def coarse(self) -> Tensor:
+        """bool ``[N]``: every second box along each axis, and the last."""
+        return ((self.places % 2 == 0) | (self.places == torch.tensor(self.counts) - 1)).all(1)
+
+    def around(self, which: Tensor) -> Tensor:
+        """The coarse boxes around the boxes ``which`` ``[M]``, int64 ``[M, 2^axes]``; a coarse axis counts twice."""
+        place, last = self.places[which], torch.tensor(self.counts) - 1
+        ends = torch.stack([place - place % 2, torch.minimum(place + place % 2, last)])
+        ends = torch.where(place == last, last, ends)
+        steps = torch.tensor([int(torch.tensor(self.counts[a + 1 :]).prod()) for a in range(len(self.counts))])
+        sides = torch.cartesian_prod(*[torch.arange(2)] * len(self.counts)).view(-1, len(self.counts))
+        return torch.stack([(ends[side, :, torch.arange(len(side))].T * steps).sum(1) for side in sides], 1)
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -6,6 +6,9 @@ A patch slides over the scan and hides what is beneath it. Where the score falls
 
 The same forward passes also give the second map of the paper (figure 7c): how the feature map of the last
 convolutional layer that fires most on the clean scan reacts to the patch.
+
+An engine with a tolerance is asked about every second patch along each axis first, and about those in between where
+the answers around them differ by more than the tolerance.
 """
 
 from __future__ import annotations
@@ -19,12 +22,15 @@ import torch
 from torch import Tensor
 
 from lucency.classifier import Classifier, Question
-from lucency.engine import Engine
+from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.masks import Patches
-from lucency.methods.base import Method, Step
+from lucency.methods.base import Fact, Method, Step
 from lucency.removal import Constant, Removal, gaussian_blur
 from lucency.scan import Scan
+
+CHECKS = 16
+"""Patches between others that are asked about to see whether a mean of these would have done."""
 
 Length = int | str | Sequence[int]
 """Grid pixels (one number, or one for each axis), or a string such as ``"15mm"`` for a length on the patient."""
@@ -67,41 +73,105 @@ class Occlusion(Method):
         probe = engine.open(scan, question, self.removal, also)
         patches = Patches(probe.grid, patch, stride)
         spread = self.order == "spread"
-        if spread:
+
+        def cut(wanted: Tensor) -> list[Tensor]:
+            if not spread:
+                return list(torch.split(wanted, 4 * probe.batch_size))
             # Patches of one alignment lie all over the scan, and are what the engine computes best together.
-            batches = probe.together(patches.boxes, spread_order(len(patches)))
-        else:
-            batches = list(torch.split(torch.arange(len(patches)), 4 * probe.batch_size))
+            order = spread_order(len(patches))
+            return probe.together(patches.boxes, order[torch.isin(order, wanted)])
 
         falls = torch.zeros((1 + len(also), *probe.grid), device=probe.pixels.device)
         covered = torch.zeros(probe.grid, device=probe.pixels.device)
-        seen = 0
-        for batch in batches:
-            scores = probe.scores(patches.masks(batch, probe.pixels.device), patches.boxes[batch])
-            for part in torch.split(torch.arange(len(batch)), probe.batch_size):
-                falls, covered = falls.clone(), covered.clone()
-                for fall, box in zip(probe.clean - scores[part], patches.boxes[batch[part]].tolist(), strict=True):
-                    inside = tuple(slice(start, stop) for start, stop in box)
-                    falls[(slice(None), *inside)] += fall.view(-1, *(1,) * len(inside))
-                    covered[inside] += 1
-                seen += len(part)
+        single = torch.zeros((1 + len(also), len(patches)), device=probe.pixels.device)
+        known = torch.zeros(len(patches), dtype=torch.bool)
+        facts: dict[str, Fact] = {}
+        for wanted in _rounds(patches, single, known, engine, facts):
+            for batch in cut(wanted):
+                scores = probe.scores(patches.masks(batch, probe.pixels.device), patches.boxes[batch])
+                for part in torch.split(torch.arange(len(batch)), probe.batch_size):
+                    now = batch[part]
+                    single[:, now] = (probe.clean - scores[part]).T
+                    known[now] = True
+                    falls, covered = _more(falls, covered, single[:, now], patches.boxes[now])
+                    seen = int(known.sum())
+                    yield Step(
+                        done=min(seen / len(patches), 0.99) if engine.tolerance else seen / len(patches),
+                        evaluations=probe.evaluations,
+                        score=float(scores[part[-1], 0]),
+                        heatmap=partial(_mean, falls, covered, 0, seen if spread else None),
+                        perturbed=partial(_hidden, probe, patches, now[-1:]),
+                        also={
+                            q.label: partial(_mean, falls, covered, i, seen if spread else None)
+                            for i, q in enumerate(also, 1)
+                        },
+                        facts={"patches": len(patches), **probe.facts, **facts},
+                    )
+        if engine.tolerance:
+            (between,) = (~known).nonzero(as_tuple=True)
+            falls, covered = _more(falls, covered, _interpolated(patches, single, between)[0], patches.boxes[between])
+            yield Step(
+                done=1.0,
+                evaluations=probe.evaluations,
+                score=float(scores[-1, 0]),
+                heatmap=partial(_mean, falls, covered, 0, None),
+                perturbed=partial(_hidden, probe, patches, now[-1:]),
+                also={q.label: partial(_mean, falls, covered, i, None) for i, q in enumerate(also, 1)},
+                facts={"patches": len(patches), **probe.facts, **facts, "interpolated patches": len(between)},
+            )
 
-                def heatmap(q: int = 0, falls: Tensor = falls, covered: Tensor = covered, seen: int = seen) -> Tensor:
-                    mean = falls[q] / covered.clamp_min(1)
-                    return _between(mean, covered > 0, seen) if spread else mean
 
-                def perturbed(last: Tensor = batch[part[-1:]]) -> Tensor:
-                    return probe.removed(patches.masks(last, probe.pixels.device))[0]
+def _rounds(
+    patches: Patches, single: Tensor, known: Tensor, engine: Engine, facts: dict[str, Fact]
+) -> Iterator[Tensor]:
+    """Which patches to ask about, in rounds; ``single`` ``[Q, N]`` and ``known`` ``[N]`` hold the answers so far.
 
-                yield Step(
-                    done=seen / len(patches),
-                    evaluations=probe.evaluations,
-                    score=float(scores[part[-1], 0]),
-                    heatmap=heatmap,
-                    perturbed=perturbed,
-                    also={q.label: partial(heatmap, i) for i, q in enumerate(also, 1)},
-                    facts={"patches": len(patches), **probe.facts},
-                )
+    With a tolerance, every second patch along each axis comes first. One in between lies half on each of its
+    neighbours; where they differ by no more than the tolerance it takes their mean. A few of those are asked about all
+    the same, and if any of them misses by more than the tolerance, so are all.
+    """
+    every = torch.arange(len(patches))
+    if engine.tolerance is None:
+        yield every
+        return
+    yield every[patches.coarse]
+    (left,) = (~known).nonzero(as_tuple=True)
+    guess, unlike = _interpolated(patches, single, left)
+    flat = unlike <= engine.tolerance
+    checks = torch.randperm(int(flat.sum()), generator=engine.generator())[:CHECKS]
+    checked, guessed = left[flat][checks], guess[0, flat][checks]
+    yield torch.cat([left[~flat], checked])
+    if len(checked):
+        worst = float((single[0, checked] - guessed).abs().max())
+        facts["interpolation error"] = worst
+        if worst > engine.tolerance:
+            yield every[~known]
+
+
+def _interpolated(patches: Patches, single: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of the coarse patches around the patches ``which`` ``[M]``: ``[Q, M]``, and how far the first question's
+    values around each lie apart, ``[M]``."""
+    around = single[:, patches.around(which)]
+    return around.mean(2), around[0].amax(1) - around[0].amin(1)
+
+
+def _more(falls: Tensor, covered: Tensor, values: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums ``[Q, *grid]`` and counts ``[*grid]`` with the falls ``[Q, B]`` of more boxes in them."""
+    falls, covered = falls.clone(), covered.clone()
+    for fall, box in zip(values.T, boxes.tolist(), strict=True):
+        inside = tuple(slice(start, stop) for start, stop in box)
+        falls[(slice(None), *inside)] += fall.view(-1, *(1,) * len(inside))
+        covered[inside] += 1
+    return falls, covered
+
+
+def _mean(falls: Tensor, covered: Tensor, q: int, seen: int | None) -> Tensor:
+    mean = falls[q] / covered.clamp_min(1)
+    return mean if seen is None else _between(mean, covered > 0, seen)
+
+
+def _hidden(probe: Probe, patches: Patches, which: Tensor) -> Tensor:
+    return probe.removed(patches.masks(which, probe.pixels.device))[0]
 
 
 def _between(heatmap: Tensor, known: Tensor, seen: int) -> Tensor:
