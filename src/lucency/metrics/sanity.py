@@ -1,0 +1,196 @@
+"""Does the map depend on what the model has learnt? Sanity checks by model randomisation.
+
+Adebayo, Gilmer, Muelly, Goodfellow, Hardt & Kim, "Sanity Checks for Saliency Maps", NeurIPS 2018. The weights of layers
+are replaced by random ones, from the output down and more and more of them (cascading), or one layer at a time
+(independent). A map that stays as it was shows the scan, an edge detector's view of it, and not the model.
+
+New weights are drawn from a normal distribution with the mean and spread of the layer's own: the paper re-initialises,
+which lets scores of deep nets vanish, and then no map is anything but rounding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from lucency.classifier import Classifier
+from lucency.engine import Engine
+from lucency.errors import QuestionError
+from lucency.explanation import describe, explain
+from lucency.methods import Method
+from lucency.metrics.robustness import rank_correlation
+from lucency.scan import Scan
+
+Order = Literal["cascading", "independent"]
+
+PASSES_BELOW = 0.5
+"""A map of a model without any of its weights must correlate less than this with the real one."""
+
+
+@dataclass(frozen=True)
+class Randomised:
+    """How alike a map is after layers have lost what they had learnt.
+
+    Attributes:
+        layer: the layer that was randomised (cascading: with all after it).
+        signed, absolute: rank correlation of the maps, and of their absolute values, with those of the real model.
+    """
+
+    layer: str
+    signed: float
+    absolute: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a method passes the sanity check on a model.
+
+    Attributes:
+        passes: whether the correlation, the absolute one or the signed one, stays below :data:`PASSES_BELOW` in size.
+        correlation: the larger of the two in size, of a model with all of its weights randomised, mean over seeds.
+        scans: on how many scans.
+    """
+
+    passes: bool
+    correlation: float
+    scans: int
+
+
+def layers_of(classifier: Classifier) -> list[str]:
+    """The layers with weights of their own, from the output to the input (in the order they are registered in).
+
+    Raises:
+        QuestionError: for a black box, or a network without weights that can be changed.
+    """
+    module = classifier.network()
+    found = [name for name, child in module.named_modules() if any(True for _ in child.parameters(recurse=False))]
+    if not found or any(isinstance(child, torch.jit.ScriptModule) for child in module.modules()):
+        raise QuestionError(f"{classifier.name} has no weights that can be randomised; load the PyTorch module itself.")
+    return found[::-1]
+
+
+@contextmanager
+def randomised(classifier: Classifier, layers: Sequence[str], generator: torch.Generator) -> Iterator[None]:
+    """Within, the named layers have random weights; after, all of them are exactly as before, whatever happened."""
+    named = dict(classifier.network().named_modules())
+    weights = [p for name in layers for p in named[name].parameters(recurse=False)]
+    before = [p.detach().clone() for p in weights]
+    try:
+        with torch.no_grad():
+            for p in weights:
+                p.copy_(_drawn(p, generator))
+        yield
+    finally:
+        with torch.no_grad():
+            for p, own in zip(weights, before, strict=True):
+                p.copy_(own)
+
+
+def randomisation(
+    scan: Scan,
+    engine: Engine,
+    method: Method,
+    *,
+    target: str | int,
+    watch: str = "probability",
+    order: Order = "cascading",
+    layers: Sequence[str] | None = None,
+) -> list[Randomised]:
+    """How a map changes while the model loses what it has learnt, layer by layer.
+
+    Args:
+        order: ``"cascading"`` randomises each layer with all after it, ``"independent"`` each alone.
+        layers: after which layers to look, from the output down; all of them when ``None``.
+
+    Raises:
+        QuestionError: for a black box.
+    """
+    every = layers_of(engine.classifier)
+    wanted = every if layers is None else list(layers)
+    if unknown := [name for name in wanted if name not in every]:
+        raise QuestionError(f"{engine.classifier.name} has no layer {unknown[0]!r} with weights of its own.")
+    clean = _map(scan, engine, method, target, watch)
+    found = []
+    for name in wanted:
+        gone = every[: every.index(name) + 1] if order == "cascading" else [name]
+        with randomised(engine.classifier, gone, engine.generator()):
+            found.append(_compared(name, clean, _map(scan, engine, method, target, watch)))
+    return found
+
+
+def check(
+    scans: Sequence[Scan],
+    engine: Engine,
+    method: Method,
+    *,
+    target: str | int,
+    watch: str = "probability",
+    seeds: int = 2,
+) -> Verdict:
+    """Whether the maps of a model without any of its weights differ from the real ones; kept for :func:`known_verdict`.
+
+    Costs ``1 + seeds`` maps a scan.
+
+    Raises:
+        QuestionError: for a black box.
+    """
+    every = layers_of(engine.classifier)
+    found = []
+    for scan in scans:
+        clean = _map(scan, engine, method, target, watch)
+        for seed in range(seeds):
+            generator = torch.Generator().manual_seed(engine.seed + seed)
+            with randomised(engine.classifier, every, generator):
+                found.append(_compared("", clean, _map(scan, engine, method, target, watch)))
+    means = [float(np.mean([getattr(one, kind) for one in found])) for kind in ("signed", "absolute")]
+    worst = max(means, key=abs)
+    verdict = Verdict(abs(worst) < PASSES_BELOW, worst, len(scans))
+    file = _file(engine.classifier, method)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(dataclasses.asdict(verdict)) + "\n")
+    except OSError:
+        # Nowhere to keep it: the next one asks again.
+        pass
+    return verdict
+
+
+def known_verdict(classifier: Classifier, method: Method) -> Verdict | None:
+    """What :func:`check` found for these weights and this method with these parameters, if it was ever asked."""
+    try:
+        return Verdict(**json.loads(_file(classifier, method).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _file(classifier: Classifier, method: Method) -> Path:
+    what = json.dumps([classifier.fingerprint, method.name, describe(method)], sort_keys=True)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "lucency" / "sanity" / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
+
+
+def _map(scan: Scan, engine: Engine, method: Method, target: str | int, watch: str) -> NDArray[np.float32]:
+    # A new engine, since this one may hold on to weights.
+    fresh = Engine(engine.classifier, device=engine.device, batch_size=engine.batch_size, seed=engine.seed)
+    return explain(scan, engine.classifier, target=target, watch=watch, method=method, engine=fresh).heatmap
+
+
+def _compared(layer: str, clean: NDArray[np.float32], other: NDArray[np.float32]) -> Randomised:
+    return Randomised(layer, rank_correlation(clean, other), rank_correlation(np.abs(clean), np.abs(other)))
+
+
+def _drawn(p: nn.Parameter, generator: torch.Generator) -> torch.Tensor:
+    spread = p.std() if p.numel() > 1 else p.abs()[(0,) * p.ndim]
+    return p.mean() + spread * torch.randn(p.shape, generator=generator).to(p)

@@ -1,0 +1,125 @@
+"""Model randomisation: maps that follow the weights pass, maps that follow the scan do not, weights come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lucency import Scan, load_classifier
+from lucency.classifier import Classifier, Question
+from lucency.engine import Engine
+from lucency.errors import QuestionError
+from lucency.methods.base import Method, Step
+from lucency.methods.gradient import Gradient
+from lucency.methods.occlusion import Occlusion
+from lucency.metrics.sanity import check, known_verdict, layers_of, randomisation, randomised
+from nets import classifier_of
+from styles import styled
+
+
+class Weighted(nn.Module):
+    """Each pixel has a weight of its own, and the head a sign."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.first = nn.Linear(256, 1, bias=False)
+        self.head = nn.Linear(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.first(x.flatten(1)))
+        return out
+
+
+@dataclass(frozen=True)
+class Edges(Method):
+    """A map of the scan that never asks the model: what the check is there to find out."""
+
+    name: ClassVar[str] = "edges"
+    title: ClassVar[str] = "Edges"
+    paper: ClassVar[str] = ""
+    unit: ClassVar[str] = ""
+
+    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
+        pixels = engine.classifier.prepare(scan)
+        yield Step(1.0, 1, 0.0, lambda: pixels[0].diff(dim=0, append=pixels[0, -1:]), lambda: pixels)
+
+
+def scan() -> Scan:
+    return Scan(torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def copied(classifier: Classifier) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in classifier.network().state_dict().items()}
+
+
+def test_what_follows_the_weights_passes_and_an_edge_detector_does_not() -> None:
+    classifier = classifier_of(Weighted())
+    engine = Engine(classifier)
+    for method in (Occlusion(patch=2, features=False), Gradient()):
+        assert known_verdict(classifier, method) is None
+        good = check([scan()], engine, method, target=0, watch="logit")
+        assert good.passes
+        assert abs(good.correlation) < 0.3
+        assert known_verdict(classifier, method) == good
+    bad = check([scan()], engine, Edges(), target=0, watch="logit")
+    assert not bad.passes
+    assert bad.correlation == pytest.approx(1)
+    # Other weights, other parameters: another verdict.
+    assert known_verdict(classifier, Occlusion(patch=4, features=False)) is None
+    classifier.fingerprint = "other"
+    assert known_verdict(classifier, Edges()) is None
+
+
+def test_cascading_keeps_what_is_gone_and_independent_does_not() -> None:
+    engine = Engine(classifier_of(Weighted()))
+    cascade = randomisation(scan(), engine, Gradient(), target=0, watch="logit")
+    alone = randomisation(scan(), engine, Gradient(), target=0, watch="logit", order="independent")
+    assert [one.layer for one in cascade] == ["head", "first"] == [one.layer for one in alone]
+    # Without its head the map is the same but for a factor; without its first layer it is another one.
+    assert abs(cascade[0].signed) == pytest.approx(1)
+    assert cascade[0].absolute == pytest.approx(1)
+    assert abs(cascade[1].signed) < 0.3
+    assert abs(alone[1].signed) < 0.3
+    assert alone[1].signed != pytest.approx(cascade[1].signed)
+
+
+@pytest.mark.parametrize("style", ["resnet", "densenet", "vgg"])
+def test_weights_come_back_exactly_even_after_a_fault(style: str) -> None:
+    classifier = classifier_of(styled(style), 3)
+    before = copied(classifier)
+    randomisation(scan(), Engine(classifier), Gradient(), target=0, layers=layers_of(classifier)[:3])
+    now: dict[str, Tensor] = {}
+
+    def fail() -> None:
+        with randomised(classifier, layers_of(classifier), torch.Generator()):
+            now.update(copied(classifier))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    after = copied(classifier)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    for name, p in classifier.network().named_parameters():
+        # What is the same everywhere has learnt nothing (a fresh normalisation), and stays.
+        assert torch.equal(before[name], now[name]) == bool((p == p.flatten()[0]).all() and p.numel() > 1), name
+    assert all(torch.isfinite(value).all() for value in now.values())
+
+
+def test_a_black_box_has_nothing_to_randomise() -> None:
+    black = load_classifier(lambda x: x.reshape(len(x), -1)[:, :2], classes=["a", "b"])
+    with pytest.raises(QuestionError, match="black box"):
+        randomisation(scan(), Engine(black), Occlusion(), target=0)
+    with pytest.raises(QuestionError, match="no layer 'middle'"):
+        randomisation(scan(), Engine(classifier_of(Weighted())), Gradient(), target=0, layers=["middle"])
