@@ -119,4 +119,4 @@ def _words(hint: Any) -> list[str]:
     plain = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "none"}
     if hint in plain:
         return [plain[hint]]
-    return sorted(kinds(hint))
+    return sorted(name for name in kinds(hint) if _read(name, hint) is not _MISSING)

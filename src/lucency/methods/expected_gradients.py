@@ -49,7 +49,7 @@ class ExpectedGradients(Method):
         generator = engine.generator()
 
         def draw() -> tuple[Tensor, Tensor]:
-            line = probe.pixels - everything_removed(probe, 1, self.removal)[0]
+            line = probe.pixels - everything_removed(probe, 1, self.removal, generator)[0]
             alpha = float(torch.rand((), generator=generator))
             return probe.pixels - (1 - alpha) * line, line
 

@@ -22,7 +22,7 @@ from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.methods.base import Method, Step
 from lucency.methods.path import Order, Rule, follow
-from lucency.removal import Constant, Removal
+from lucency.removal import Constant, Removal, remove
 from lucency.scan import Scan
 
 
@@ -66,7 +66,10 @@ class IntegratedGradients(Method):
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         probe = engine.open(scan, question, self.removal)
         further = [(engine.open(scan, question, removal), removal) for removal in self.others]
-        start = torch.cat([everything_removed(p, self.draws, r) for p, r in [(probe, self.removal), *further]])
+        generator = engine.generator()
+        start = torch.cat([
+            everything_removed(p, self.draws, r, generator) for p, r in [(probe, self.removal), *further]
+        ])  # fmt: skip
         probe.evaluations += sum(p.evaluations for p, _ in further)
         line = probe.pixels - start
 
@@ -76,7 +79,10 @@ class IntegratedGradients(Method):
         yield from follow(probe, path, self.rule, self.alphas, self.tolerance, self.order)
 
 
-def everything_removed(probe: Probe, draws: int, removal: Removal) -> Tensor:
+def everything_removed(probe: Probe, draws: int, removal: Removal, generator: torch.Generator) -> Tensor:
     """Scans ``[K, C, *grid]`` without anything of the scan left: one, or ``draws`` where the removal is random."""
-    nothing = torch.zeros((1 if removal.deterministic else draws, *probe.grid), device=probe.pixels.device)
-    return probe.removed(nothing)
+    nothing = torch.zeros((1, *probe.grid), device=probe.pixels.device)
+    if removal.deterministic:
+        return probe.removed(nothing)
+    fills = [removal.bind(probe.pixels, generator)(nothing) for _ in range(draws)]
+    return remove(probe.pixels, nothing.expand(draws, *probe.grid), torch.cat(fills))

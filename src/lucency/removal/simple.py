@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lucency.errors import ParameterError
-from lucency.removal.base import Fill, Removal
+from lucency.removal.base import Fill, Removal, noise_for, seed_from
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,17 @@ class Blur(Removal):
 
 @dataclass(frozen=True)
 class Noise(Removal):
-    """Normal noise with the scan's own mean and standard deviation, by channel; new for each perturbed scan."""
+    """Normal noise matched to the scan (its mean and standard deviation, by channel); another one for each mask."""
 
     name: ClassVar[str] = "noise"
     deterministic: ClassVar[bool] = False
+    cost: ClassVar[str] = "random numbers for each mask"
 
     def bind(self, pixels: Tensor, generator: torch.Generator) -> Fill:
         spatial = tuple(range(1, pixels.ndim))
         mean, std = pixels.mean(spatial, keepdim=True), pixels.std(spatial, keepdim=True)
-
-        def fill(masks: Tensor) -> Tensor:
-            drawn = torch.randn((masks.shape[0], *pixels.shape), generator=generator).to(pixels.device)
-            return mean + std * drawn
-
-        return fill
+        seed = seed_from(generator)
+        return lambda masks: mean + std * noise_for(masks, len(pixels), seed)
 
 
 def gaussian_blur(pixels: Tensor, sigma: float) -> Tensor:
