@@ -19,9 +19,9 @@ EXAMPLES = """[bold]Examples:[/bold]
 
   lucency layers chest.png
 
-  lucency layers chest.png --layer stages.7.conv2 --top 9 --out out/layers
+  lucency layers chest.png --layer features.12.expand3 --top 9 --out out/layers
 
-  lucency layers films/ --layer stages.7.conv2 --unit 3 --top 9 --out out/unit
+  lucency layers films/ --layer features.12.expand3 --unit 254 --top 9 --out out/unit
 """
 
 
