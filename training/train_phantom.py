@@ -2,10 +2,12 @@
 
     python training/train_phantom.py --work work/phantom --out src/lucency/classifier/weights
 
-Each simulated patient is shown with and without fluid, everything else equal, so nothing but the fluid tells the two
-apart; nodules, an enlarged heart, devices, the projection and the exposure are drawn independently of it. Training,
-validation and test patients have seeds of their own. The simulation is cached in ``--work`` as it goes, by ``--jobs``
-processes, and a second run goes on where the first was stopped.
+Each simulated patient is shown with and without fluid, and with and without nodules, everything else equal, so nothing
+but the fluid and the nodules tell these films apart; an enlarged heart, devices, the projection and the exposure are
+drawn independently of them. Nodules are a few pixels wide and hard to come by, so during training a second, auxiliary
+head is told where they are; it is thrown away. Training, validation and test patients have seeds of their own. The
+simulation is cached in ``--work`` as it goes, by ``--jobs`` processes, and a second run goes on where the first was
+stopped. With ``--start`` an earlier net is trained further, on pictures of full size from the first step on.
 """
 
 from __future__ import annotations
@@ -37,11 +39,14 @@ from scoring import auc, auc_interval, calibration
 
 SIZE, MEAN, STD = 224, 0.42, 0.27
 CLASSES = ["effusion", "nodule", "cardiomegaly"]
+LOSS_WEIGHTS = torch.tensor([1.0, 2.0, 0.5])  # nodules are the hardest to learn
+PLACE_WEIGHT, PLACE_BALANCE = 1.0, 8.0  # few of the 7 x 7 places hold a nodule
+NODULE_SHOWS = 8  # grey levels of 255 by which a nodule must change a pixel to be there
 WIDTH, BLOCKS = 16, (1, 1, 2, 2)
-COARSE_SHARE = 0.7  # most of the way can be learnt on pictures of half the size, for a fifth of the work
-FIRST = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
+COARSE_SHARE = 0.6  # most of the way can be learnt on pictures of half the size, for a fifth of the work
+FIRST = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000, "dry": 3_500_000}
 SHARD = 50
-PAIRS = 32
+PATIENTS = 16
 TEST_VOLUMES = (25, 50, 100, 150, 200, 300, 500, 1000)
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,10 +62,11 @@ the fluid is known ray by ray. **It is not made for real films**; for those see 
 | --- | --- |
 | Architecture | ResNet of basic blocks with batch norm, {parameters} million parameters, one grey channel, 224 x 224 |
 | Outputs | three logits (effusion, nodule, cardiomegaly), each with its own sigmoid, scaled on validation |
-| Training data | {films} films of {trained_on_patients} simulated patients, each once dry and twice with fluid |
+| Training data | {films} films of {trained_on_patients} simulated patients, dry and wet, without and with nodules |
 | Fluid | 40 to 250 ml and 150 to 1500 ml on a side; right, left or both |
 | Validation, test | {validation_patients} and {patients} other patients; the test patients decided nothing |
-| Training | {epochs} passes, AdamW, one cycle, first on pictures of half the size |
+| Test of the other findings | the dry films of {dry_patients} patients, those {patients} among them |
+| Training | {training} |
 | Augmentation | mirror, shift, scale, turn, tone, blur, grain, grey patches |
 
 Nodules, an enlarged heart, pacemaker, lines, electrodes, side letters, collimation, projection and exposure are drawn
@@ -93,14 +99,18 @@ cardiomegaly {by_heart}.
 ## Known failures
 
 - 25 ml lies in the posterior sulcus, behind the dome of the diaphragm, where a frontal film hardly shows it.
-- Nodules (radius 5 to 14 mm) are a few pixels at this input size, and few phantoms have one. Where the table above
-  gives an AUC near 0.5, that output has learnt next to nothing: do not explain it as if it had.
+- Nodules (radius 5.5 to 14 mm) are a few pixels at this input size, and some lie behind the heart or among the vessels
+  of the hilum. The AUC above says how far that output can be trusted: far less than the one for effusion.
 - It has never seen consolidation, collapse, pleural thickening or a real patient; on real films its output means
   nothing.
 - Only free fluid of an upright patient was simulated; fluid of a lying patient looks otherwise.
 
-Train it again: `python training/train_phantom.py --work work/phantom`.
+Train such a net again: `python training/train_phantom.py --work work/phantom` does all in one go.
 """
+
+
+Film = tuple[NDArray[np.float32], list[float], float]
+"""A picture ``[224, 224]``, its targets and its volume in ml."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +123,10 @@ class Shard:
     patients: NDArray[np.int64]
 
 
-def patient(seed: int, test: bool) -> Iterable[tuple[NDArray[np.float32], list[float], float]]:
-    """Pictures of one patient: dry, and with fluid (two volumes for training, the whole ladder for the test)."""
-    rng = stream(seed, 99)
-    anatomy = Anatomy(draw(seed, SIZE, 0.0, "right", None, None, None, None, None))
+def films_of(seed: int, volumes: Iterable[float], side: str, nodules: int | None) -> Iterable[Film]:
+    """One patient without fluid, and with each of these volumes."""
+    anatomy = Anatomy(draw(seed, SIZE, 0.0, "right", None, nodules, None, None, None))
     found = [float(anatomy.p.nodules > 0), float(anatomy.p.cardiomegaly)]
-    volumes = TEST_VOLUMES if test else np.exp(rng.uniform(np.log((40, 150)), np.log((250, 1500))))
-    side = SIDES[int(rng.integers(3))]
     for i, volume in enumerate(volumes):
         try:
             shown = anatomy.render(float(volume), side)
@@ -130,9 +137,29 @@ def patient(seed: int, test: bool) -> Iterable[tuple[NDArray[np.float32], list[f
         yield shown.image, [1.0, *found], float(volume)
 
 
-def make_shard(path: Path, first: int, test: bool) -> None:
+def patient(seed: int, part: str) -> Iterable[Film]:
+    """Pictures of one patient: dry and with fluid.
+
+    For training, both without nodules and with some, and another volume each time, so that nothing but a nodule tells
+    of a nodule; otherwise with the nodules that the patient happens to have, for the test with the whole ladder of
+    volumes, and once more for the test with none, from patients that serve the findings other than fluid.
+    """
+    rng = stream(seed, 99)
+    volumes = TEST_VOLUMES if part == "test" else np.exp(rng.uniform(np.log((40, 150)), np.log((250, 1500))))
+    side = SIDES[int(rng.integers(3))]
+    if part == "dry":
+        yield next(iter(films_of(seed, [0.0], side, None)))
+    elif part == "train":
+        some = int(rng.integers(1, 4))
+        for nodules, volume in zip((0, some), rng.permutation(volumes), strict=True):
+            yield from films_of(seed, [volume], side, nodules)
+    else:
+        yield from films_of(seed, volumes, side, None)
+
+
+def make_shard(path: Path, first: int, part: str) -> None:
     """Simulates one shard of patients and stores it."""
-    rows = [(seed, *row) for seed in range(first, first + SHARD) for row in patient(seed, test)]
+    rows = [(seed, *row) for seed in range(first, first + SHARD) for row in patient(seed, part)]
     partial = path.with_name(path.stem + ".partial.npz")
     np.savez_compressed(
         partial,
@@ -155,8 +182,12 @@ def as_input(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pixels).float().div_(255)[:, None]
 
 
-def augment(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror, shift, scale, turn, tone, blur, grain and a small grey patch: all blind to whether there is fluid."""
+def augment(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mirror, shift, scale, turn, tone, blur, grain and a small grey patch: all blind to whether there is fluid.
+
+    Args:
+        x: ``[B, 2, H, W]``, pictures and where their nodules are; both are moved, the pictures changed in tone too.
+    """
     n, size = len(x), x.shape[-1]
 
     def between(low: float, high: float, *shape: int) -> Tensor:
@@ -169,6 +200,7 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
         torch.stack([mirror * zoom * angle.sin(), zoom * angle.cos(), between(-0.06, 0.06)], 1),
     ], 1)  # fmt: skip
     x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
+    x, where = x[:, :1], x[:, 1:]
     x = x.clamp(0, 1) ** between(0.75, 1.35).view(-1, 1, 1, 1)
     x = x * between(0.85, 1.12).view(-1, 1, 1, 1) + between(-0.06, 0.06).view(-1, 1, 1, 1)
     soft = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
@@ -179,7 +211,34 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
         h, w = (int(v) for v in between(size / 15, size / 3.2, 2))
         top, left = int(between(0, size - h, 1)), int(between(0, size - w, 1))
         x[i, :, top : top + h, left : left + w] = between(0, 1, 1)
-    return x
+        where[i, :, top : top + h, left : left + w] = 0
+    return x, where
+
+
+def nodules_of(data: Shard) -> NDArray[np.uint8]:
+    """Where the nodules of each film are, 255 or 0: where the same patient's dry films with and without them differ."""
+    where = np.zeros_like(data.pixels)
+    for patient in np.unique(data.patients):
+        rows = np.flatnonzero(data.patients == patient)
+        dry = rows[data.volumes[rows] == 0]
+        with_some, without = (dry[data.targets[dry, 1] == found] for found in (1, 0))
+        if len(with_some) and len(without):
+            change = data.pixels[with_some[0]].astype(int) - data.pixels[without[0]]
+            where[rows[data.targets[rows, 1] == 1]] = 255 * (change > NODULE_SHOWS)
+    return where
+
+
+class Placed(nn.Module):
+    """A net and, for training alone, a head that says at each place of its last features whether a nodule is there."""
+
+    def __init__(self, net: ResNet) -> None:
+        super().__init__()
+        self.net = net
+        self.place = nn.Conv2d(net.head.in_features, 1, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.net.stages(self.net.stem(x))
+        return self.net.head(self.net.pool(features).flatten(1)), self.place(features)
 
 
 def predict(net: nn.Module, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -195,7 +254,7 @@ def train(
 ) -> None:
     """One of ``jobs`` processes that train one net together; the first keeps ``last.safetensors`` and ``log.txt``.
 
-    One-cycle AdamW; each batch holds patients with fluid and the same patients without, shared out among the processes.
+    One-cycle AdamW; each batch holds all films of its patients, which are shared out among the processes.
     """
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -203,42 +262,43 @@ def train(
     net = ResNet(len(CLASSES), WIDTH, BLOCKS)
     if start:
         net.load_state_dict(load_file(start))
-    together = nn.parallel.DistributedDataParallel(net)
+    coarse = 0.0 if start else COARSE_SHARE
+    together = nn.parallel.DistributedDataParallel(Placed(net).to(memory_format=torch.channels_last))
     data, val = load(work, "train", shards["train"]), load(work, "val", shards["val"])
+    both = np.stack([data.pixels, nodules_of(data)], 1)
     generator, rng = torch.Generator().manual_seed(rank), np.random.default_rng(0)
-    wet = np.flatnonzero(data.volumes > 0)
-    dry_of = {int(p): int(i) for i, p in enumerate(data.patients) if data.volumes[i] == 0}
-    dry = np.array([dry_of[int(p)] for p in data.patients[wet]])
-    n = len(data.pixels)
-    halves = data.pixels.reshape(n, SIZE // 2, 2, SIZE // 2, 2).mean((2, 4)).round().astype(np.uint8)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.02)
-    a_pass = len(wet) // PAIRS
+    rows_of = [np.flatnonzero(data.patients == p) for p in np.unique(data.patients)]
+    optimiser = torch.optim.AdamW(together.parameters(), lr=rate, weight_decay=0.02)
+    a_pass = len(rows_of) // PATIENTS
     step, started, losses = 0, time.monotonic(), []
     for epoch in range(epochs):
-        order = rng.permutation(len(wet))
+        order = rng.permutation(len(rows_of))
         together.train()
-        for batch in order[: a_pass * PAIRS].reshape(a_pass, PAIRS):
+        for batch in order[: a_pass * PATIENTS].reshape(a_pass, PATIENTS):
             done = step / (a_pass * epochs)
             optimiser.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 40, 0.51 * (1 + np.cos(np.pi * done)))
-            pairs = batch[rank::jobs]
-            index = np.concatenate([wet[pairs], dry[pairs]])
-            x = (augment(as_input((halves if done < COARSE_SHARE else data.pixels)[index]), generator) - MEAN) / STD
-            loss = F.binary_cross_entropy_with_logits(together(x), torch.from_numpy(data.targets[index]))
+            index = np.concatenate([rows_of[i] for i in batch[rank::jobs]])
+            drawn = torch.from_numpy(both[index]).float().div_(255)
+            x, where = augment(F.avg_pool2d(drawn, 2) if done < coarse else drawn, generator)
+            logits, places = together(((x - MEAN) / STD).contiguous(memory_format=torch.channels_last))
+            there = (F.adaptive_max_pool2d(where, places.shape[-2:]) > 0.5).float()
+            found = F.binary_cross_entropy_with_logits(logits, torch.from_numpy(data.targets[index]), reduction="none")
+            placed = F.binary_cross_entropy_with_logits(places, there, pos_weight=torch.tensor(PLACE_BALANCE))
+            loss = (found * LOSS_WEIGHTS).mean() + PLACE_WEIGHT * placed
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            losses.append(float(loss.detach()))
+            losses.append([*found.detach().mean(0).tolist(), float(placed.detach())])
             step += 1
         if rank:
             continue
-        line = (
-            f"epoch {epoch + 1} of {epochs}, {time.monotonic() - started:.0f} s: loss {np.mean(losses[-a_pass:]):.3f}"
-        )
+        shown = " ".join(f"{value:.3f}" for value in np.mean(losses[-a_pass:], 0))
+        line = f"epoch {epoch + 1} of {epochs}, {time.monotonic() - started:.0f} s: losses {shown}"
         if (epoch + 1) * 5 // epochs > epoch * 5 // epochs:
             scores = predict(net, val.pixels)
             aucs = {name: auc(val.targets[:, i], scores[:, i]) for i, name in enumerate(CLASSES)}
             line += ", validation AUC " + ", ".join(f"{name} {value:.4f}" for name, value in aucs.items())
-            save_file(net.state_dict(), work / "last.safetensors")
+            save_file({k: v.contiguous() for k, v in net.state_dict().items()}, work / "last.safetensors")
         with (work / "log.txt").open("a") as log:
             log.write(line + "\n")
     dist.destroy_process_group()
@@ -263,8 +323,8 @@ def balance(data: Shard) -> NDArray[np.float32]:
     return np.where(wet, 0.5 / wet.mean(), 0.5 / (1 - wet.mean())).astype(np.float32)
 
 
-def measure(net: nn.Module, test: Shard) -> dict[str, Any]:
-    """What the card reports, from patients that no choice was made on."""
+def measure(net: nn.Module, test: Shard, more: Shard) -> dict[str, Any]:
+    """What the card reports, from patients that no choice was made on; ``more`` are dry films of others."""
     logits = predict(net, test.pixels)
     probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
     names = test.patients.astype(str)
@@ -286,15 +346,26 @@ def measure(net: nn.Module, test: Shard) -> dict[str, Any]:
         "effusion_200_ml_and_more": auc_interval(test.targets[large, 0], logits[large, 0], names[large]),
         "specificity_at_half": float((probability[dry, 0] <= 0.5).mean()),
         "calibration_effusion_100_and_300_ml": calibration(test.targets[repeated, 0], probability[repeated, 0]),
+        **others(
+            np.concatenate([logits[dry], predict(net, more.pixels)]),
+            np.concatenate([test.targets[dry], more.targets]),
+            np.concatenate([names[dry], more.patients.astype(str)]),
+        ),
+    }
+
+
+def others(logits: NDArray[np.float32], targets: NDArray[np.float32], names: NDArray[np.str_]) -> dict[str, Any]:
+    """The findings other than fluid, and whether the score for fluid knows about them, on dry films."""
+    probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    columns = ((1, "nodule"), (2, "cardiomegaly"))
+    return {
+        "dry_patients": len(names),
         **{
-            name: {**auc_interval(test.targets[dry, i], logits[dry, i], names[dry]),
-                   **calibration(test.targets[dry, i], probability[dry, i])}
-            for i, name in ((1, "nodule"), (2, "cardiomegaly"))
+            name: {**auc_interval(targets[:, i], logits[:, i], names), **calibration(targets[:, i], probability[:, i])}
+            for i, name in columns
         },
-        "effusion_score_against_distractors_on_dry_films": {
-            name: auc(test.targets[dry, i], logits[dry, 0]) for i, name in ((1, "nodule"), (2, "cardiomegaly"))
-        },
-    }  # fmt: skip
+        "effusion_score_on_dry_films": {name: auc(targets[:, i], logits[:, 0]) for i, name in columns},
+    }
 
 
 def resized_512(net: nn.Module, count: int) -> dict[str, float]:
@@ -318,8 +389,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the simulated films and the log")
     parser.add_argument("--out", type=Path, default=ROOT / "src" / "lucency" / "classifier" / "weights")
     parser.add_argument("--card", type=Path, default=ROOT / "docs" / "models" / "phantom.md")
-    parser.add_argument("--patients", type=int, default=300, help="simulated patients to train on")
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--patients", type=int, default=800, help="simulated patients to train on")
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--jobs", type=int, default=2, help="processes that simulate, then train, one thread each")
     parser.add_argument("--start", type=Path, help="weights to start from")
@@ -329,9 +400,9 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
 
-    shards = {"val": 2, "train": -(-args.patients // SHARD), "test": 2}
+    shards = {"val": 2, "train": -(-args.patients // SHARD), "test": 2, "dry": 2}
     todo = [
-        (args.work / f"{part}-{i:03d}.npz", FIRST[part] + i * SHARD, part == "test")
+        (args.work / f"{part}-{i:03d}.npz", FIRST[part] + i * SHARD, part)
         for part, count in shards.items()
         for i in range(count)
     ]
@@ -369,8 +440,9 @@ def main() -> None:
         "validation_patients": len(np.unique(val.patients)),
         "parameters": sum(q.numel() for q in net.parameters()),
         "epochs": len(log),
+        "training": history(len(log), args.start),
         "log": log,
-        "test": measure(net, load(args.work, "test", shards["test"])),
+        "test": measure(net, load(args.work, "test", shards["test"]), load(args.work, "dry", shards["dry"])),
         "shrunk_from_512_at_200_ml": resized_512(net, 40),
     }  # fmt: skip
     description = {
@@ -396,6 +468,18 @@ def main() -> None:
         print(json.dumps(numbers, indent=2))
 
 
+def history(epochs: int, start: Path | None) -> str:
+    """How the net was trained, in words; what came before is read beside ``start``."""
+    how = f"{epochs} passes, AdamW, one cycle"
+    if start is None:
+        return f"{how}, first on pictures of half the size"
+    before = json.loads((start.parent / "numbers.json").read_text())
+    return (
+        f"{before['epochs']} passes over {before['trained_on_patients']} of these patients, first on pictures of half "
+        f"the size; then {how}, over all of them at full size, nodules with twice the weight and shown to a second head"
+    )
+
+
 def parts(test: dict[str, Any]) -> dict[str, dict[str, float]]:
     """AUC for effusion by what the films held, as the model's description lists it."""
     found = {f"{volume} ml a side": row for volume, row in test["effusion_by_volume_ml"].items()}
@@ -414,9 +498,10 @@ def card(numbers: dict[str, Any]) -> str:
         for volume, row in test["effusion_by_volume_ml"].items()
     )
     return CARD.format(
-        **{key: numbers[key] for key in ("trained_on_patients", "films", "validation_patients", "epochs")},
+        **{key: numbers[key] for key in ("trained_on_patients", "films", "validation_patients", "training")},
         parameters=f"{numbers['parameters'] / 1e6:.2f}",
         patients=test["patients"],
+        dry_patients=test["dry_patients"],
         by_volume=by_volume,
         large=interval(test["effusion_200_ml_and_more"]),
         specificity=f"{test['specificity_at_half']:.2f}",
@@ -426,8 +511,8 @@ def card(numbers: dict[str, Any]) -> str:
         heart=interval(test["cardiomegaly"]),
         heart_ece=f"{test['cardiomegaly']['ece']:.3f}",
         shrunk=interval(numbers["shrunk_from_512_at_200_ml"]),
-        by_nodule=f"{test['effusion_score_against_distractors_on_dry_films']['nodule']:.2f}",
-        by_heart=f"{test['effusion_score_against_distractors_on_dry_films']['cardiomegaly']:.2f}",
+        by_nodule=f"{test['effusion_score_on_dry_films']['nodule']:.2f}",
+        by_heart=f"{test['effusion_score_on_dry_films']['cardiomegaly']:.2f}",
     )
 
 
