@@ -133,6 +133,25 @@ def test_a_tolerance_is_kept_and_reported(monkeypatch: pytest.MonkeyPatch) -> No
     assert 1e-7 < worst < 3 * probe.facts["estimated error"] + 1e-6
 
 
+def test_a_score_that_is_full_hides_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every patch reads exactly 1, also where the outputs behind that are wrong."""
+    monkeypatch.setattr(scorer, "WHOLE_FROM", (1.5,))
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for i in range(6):
+        layers += [nn.Conv2d(8 if i else 1, 8, 3, 1, 1), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        net[-1].bias[1] += 200
+    patches = Patches((48, 48), (8, 8), (4, 4))
+    probe = Engine(classifier_of(net, 3), tolerance=0.05).open(
+        scan(48, 48), Question(1, "c1", "probability"), Constant(0.0)
+    )
+    scores = probe.scores(patches.masks(torch.arange(len(patches))), patches.boxes)
+    assert bool((scores == 1).all())
+    assert probe.facts["reach"] >= 0.4
+
+
 def test_the_batches_hold_each_patch_once() -> None:
     _, boxes = some(24, 24)
     probe = Engine(classifier_of(small(), 3)).open(scan(24, 24), WATCHED, Constant(0.0))
