@@ -84,7 +84,7 @@ class Verdict:
         """Everything in a few sentences."""
         if not self.evidence:
             return " ".join([f"Nothing on this scan supports {self._about}.", *self.warnings])
-        return " ".join([self._where, self._strength, self._sure, *self._checks, *self.warnings])
+        return " ".join([self._where, self._strength, *self._checks, *self.warnings, *self._unknown])
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers and the text as plain JSON values."""
@@ -124,31 +124,39 @@ class Verdict:
         return f"{said}: it explains {percent(self.explains)} of the answer."
 
     @property
-    def _sure(self) -> str:
-        if self.signal_to_noise is None:
-            return "How sure that is was not measured: no error bars were asked for."
-        unit = "mm" if self.in_mm else "pixels"
-        noise = f"{self.signal_to_noise:.1f}" if self.signal_to_noise < 100 else "over 100"
-        place = "" if self.spread is None else f", its place known to about {max(self.spread, 1):.0f} {unit}"
-        level = self.level[0].upper() + self.level[1:]
-        return f"{level}: the peak stands {noise} standard errors above zero{place}."
-
-    @property
     def _checks(self) -> list[str]:
         said = []
+        if self.signal_to_noise is not None:
+            noise = f"{self.signal_to_noise:.1f}" if self.signal_to_noise < 100 else "over 100"
+            unit = "mm" if self.in_mm else "pixels"
+            place = "" if self.spread is None else f", and its place is known to about {max(self.spread, 1):.0f} {unit}"
+            level = self.level[0].upper() + self.level[1:]
+            said.append(f"{level}: the peak stands {noise} standard errors above zero{place}.")
         if self.off_distribution is not None:
             said.append(
-                f"{percent(self.off_distribution)} of the strongest reactions came from perturbed scans that the model does not "
-                f"know (p < {LEVEL:g})."
+                f"{percent(self.off_distribution)} of the strongest reactions came from perturbed scans unlike those "
+                f"that the model knows (p < {LEVEL:g})."
+                if self.off_distribution
+                else "The perturbed scans behind it are like those that the model knows."
             )
         if self.sanity is not None:
             said.append(
-                "The sanity check passes: the map goes when the model's weights are randomised."
+                "The sanity check passes: with random weights the model gives another map."
                 if self.sanity
-                else "The sanity check FAILS: the map stays when the model's weights are randomised, so it shows the "
+                else "The sanity check FAILS: with random weights the model gives much the same map, so it shows the "
                 "scan rather than the model."
             )
         return said
+
+    @property
+    def _unknown(self) -> list[str]:
+        unknown = {
+            "how sure that is (error bars)": self.signal_to_noise,
+            "whether the perturbed scans are like those that the model knows": self.off_distribution,
+            "whether the map depends on what the model has learnt (sanity check)": self.sanity,
+        }
+        missing = [what for what, value in unknown.items() if value is None]
+        return [f"Not measured: {'; '.join(missing)}."] if missing else []
 
 
 def judge(

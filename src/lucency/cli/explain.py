@@ -66,6 +66,14 @@ def explain(
             "sample know it anyway).",
         ),
     ] = 0,
+    sanity: Annotated[
+        bool,
+        typer.Option(
+            "--sanity",
+            help="Check that the method's maps depend on what the model has learnt, at the cost of two more maps; the "
+            "answer is remembered for this model and method.",
+        ),
+    ] = False,
     folder: Folder = None,
     animation: Annotated[Animation, typer.Option(help="The format of the animation in DIR.")] = Animation.gif,
     as_json: AsJson = False,
@@ -82,6 +90,7 @@ def explain(
     from lucency.cli.settings import method_with
     from lucency.engine import Engine
     from lucency.metrics.off_distribution import Doubter, OffDistribution
+    from lucency.metrics.sanity import check, known_verdict
     from lucency.removal import Blur
     from lucency.verdict import judge
 
@@ -120,7 +129,17 @@ def explain(
         )
         if doubter is not None:
             explanation = doubter.noted(explanation)
-        verdict = judge(explanation, scan=picture, engine=engine, removal=getattr(how, "removal", Blur()))
+        checked = known_verdict(classifier, how)
+        if sanity and checked is None and not cancelled.is_set():
+            bar.start("Sanity check")
+            checked = check([picture], engine, how, target=explanation.target, watch=watch, seeds=1)
+        verdict = judge(
+            explanation,
+            scan=picture,
+            engine=engine,
+            removal=getattr(how, "removal", Blur()),
+            sanity=None if checked is None else checked.passes,
+        )
         explanation = replace(explanation, verdict=verdict.as_dict())
         files = []
         if folder is not None:

@@ -56,6 +56,7 @@ def places(lungs: LungFields) -> tuple[list[Place], NDArray[np.uint8]]:
     names = [Place("outside the lungs", ""), Place("heart and mediastinum", "")]
     numbers = np.zeros(lungs.right.shape, np.uint8)
     numbers[_between(lungs)] = 1
+    middle = _middle(lungs)
     distances = [ndimage.distance_transform_edt(~lung) for lung in (lungs.right, lungs.left)]
     for right, lung, near, far in (
         (True, lungs.right, *distances),
@@ -66,8 +67,8 @@ def places(lungs: LungFields) -> tuple[list[Place], NDArray[np.uint8]]:
         rows = np.arange(lung.shape[0])[:, None]
         depth = (rows - top + 0.5) / height
         # What lies between the lungs is the heart's even where it is close to one of them.
-        beside = (near <= MARGIN * height) | _beneath(lung, SULCUS * height)
-        mine = (near <= far) & (lung | (beside & (numbers != 1)))
+        beside = (near <= MARGIN * height) & (near <= far)
+        mine = lung | ((beside | _beneath(lung, right, middle, SULCUS * height)) & ~lungs.both & (numbers != 1))
         angle = np.hypot(*(np.indices(lung.shape) - np.array(tip(lung, right))[:, None, None])) <= ANGLE * height
         zones: list[tuple[Zone, NDArray[np.bool_]]] = [
             ("apex", mine & (depth < APEX)),
@@ -81,11 +82,29 @@ def places(lungs: LungFields) -> tuple[list[Place], NDArray[np.uint8]]:
     return names, numbers
 
 
-def _beneath(lung: Mask, far: float) -> Mask:
-    """What lies at most ``far`` pixels beneath a lung field."""
-    rows = np.arange(lung.shape[0])[:, None]
+def _beneath(lung: Mask, right: bool, middle: float, far: float) -> Mask:
+    """What lies at most ``far`` pixels beneath a lung field or, towards the midline, beneath the level of its dome."""
+    rows, columns = np.indices(lung.shape)
     lowest = np.where(lung, rows, -1).max(0)
-    return np.asarray((lowest >= 0) & (rows > lowest) & (rows <= lowest + far))
+    level = _dome_level(lung)
+    inner = (columns <= middle) if right else (columns >= middle)
+    outer = columns >= np.flatnonzero(lung.any(0))[0] if right else columns <= np.flatnonzero(lung.any(0))[-1]
+    start = np.where(lowest >= level, lowest, level)[None]
+    return np.asarray(inner & outer & (rows > start) & (rows <= start + far))
+
+
+def _dome_level(lung: Mask) -> int:
+    """Row of the lower border over most of a lung field."""
+    columns = np.flatnonzero(lung.any(0))
+    lowest = np.array([np.flatnonzero(lung[:, c])[-1] for c in columns])
+    return int(np.median(lowest[lowest > np.median(lowest) - 0.2 * np.ptp(np.flatnonzero(lung.any(1)))]))
+
+
+def _middle(lungs: LungFields) -> float:
+    """Column of the midline: half way between the lung fields in their upper half, where there is no heart."""
+    rows = np.flatnonzero(lungs.right.any(1) & lungs.left.any(1))
+    rows = rows[: max(1, len(rows) // 2)]
+    return float(np.mean([np.flatnonzero(lungs.right[r])[-1] + np.flatnonzero(lungs.left[r])[0] for r in rows])) / 2
 
 
 def tip(lung: Mask, right: bool) -> tuple[int, int]:
@@ -102,7 +121,7 @@ def _between(lungs: LungFields) -> Mask:
     rows = np.arange(found.shape[0])
     right, left = (_border(lung, side) for lung, side in ((lungs.right, True), (lungs.left, False)))
     top = max(int(np.flatnonzero(m.any(1))[0]) for m in (lungs.right, lungs.left))
-    bottom = min(int(np.flatnonzero(m.any(1))[-1]) for m in (lungs.right, lungs.left))
+    bottom = max(_dome_level(m) for m in (lungs.right, lungs.left))
     columns = np.arange(found.shape[1])[None]
     found[:] = (columns > right[:, None]) & (columns < left[:, None])
     return found & ((rows >= top) & (rows <= bottom))[:, None] & ~lungs.both
