@@ -88,7 +88,7 @@ def test_sensitivity_is_captums_in_kind() -> None:
         )
     )
     ours = max_sensitivity(scan, Engine(classifier), Gradient(), target=1, watch="logit", radius=0.2, samples=200)
-    assert ours == pytest.approx(theirs, rel=0.1)
+    assert ours == pytest.approx(theirs, rel=0.2)
     assert ours > 0.01
 
 
