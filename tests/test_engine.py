@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lucency import Scan
 from lucency.classifier import Classifier, Question
-from lucency.engine import Engine, scorer
+from lucency.engine import Engine, pieces, scorer
 from lucency.errors import ParameterError
 from lucency.masks import Patches
 from lucency.removal import Constant
@@ -53,9 +53,46 @@ def test_memory_that_runs_out_halves_the_batch_and_is_told_once() -> None:
     with pytest.warns(UserWarning, match="batches of 4") as told:
         scores = probe.scores(masks)
     assert len(told) == 1
-    assert engine.batch_size == 4
+    assert engine.pieces["scores"].size == 4
     expected = Engine(classifier_of(net, 3), windows=False).open(scan(24, 24), WATCHED, Constant(0.0)).scores(masks)
     assert torch.allclose(scores, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("knee", "settles"), [(4, 4), (8, 8), (64, 16)])
+def test_batches_grow_for_as_long_as_that_is_quicker(knee: int, settles: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose time for each scan halves with each doubling of the batch, up to a knee."""
+    clock = [0.0]
+    monkeypatch.setattr(pieces.time, "perf_counter", lambda: clock[0])
+
+    def work(part: Tensor) -> Tensor:
+        clock[0] += len(part) * (1 / min(len(part), knee) + 0.05 * (len(part) > knee))
+        return part
+
+    found = pieces.Pieces(4, 16, torch.device("cpu"))
+    items = torch.arange(200)
+    assert torch.equal(torch.cat(found.through(items, work)), items)
+    assert found.size == settles
+
+
+def test_gradients_too_go_on_when_memory_runs_out() -> None:
+    net = small()
+    real = net.forward
+
+    def greedy(x: Tensor) -> Tensor:
+        if len(x) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return real(x)
+
+    x = torch.rand(9, 1, 24, 24)
+    plain = Engine(classifier_of(net, 3)).open(scan(24, 24), WATCHED).gradient(x)
+    net.forward = greedy
+    probe = Engine(classifier_of(net, 3), batch_size=9).open(scan(24, 24), WATCHED)
+    with pytest.warns(UserWarning, match="batches of 4") as told:
+        score, gradient = probe.gradient(x)
+    assert len(told) == 1
+    assert torch.allclose(score, plain[0], atol=1e-6)
+    assert torch.allclose(gradient, plain[1], atol=1e-6)
+    assert probe.gradients == 9
 
 
 def test_folding_leaves_the_network_as_it_was() -> None:

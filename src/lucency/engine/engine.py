@@ -7,7 +7,6 @@ every speed-up reaches every method.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, fx
 
 from lucency.classifier import Classifier, Question
 from lucency.engine.incremental import Incremental, traced
+from lucency.engine.pieces import Pieces
 from lucency.engine.scorer import BATCH, Scorer
 from lucency.errors import ModelError, ParameterError
 from lucency.removal import Fill, Removal, remove
@@ -27,7 +27,7 @@ class Engine:
     Args:
         classifier: moved to the device.
         device: ``"auto"`` takes a GPU when there is one.
-        batch_size: perturbed scans in one forward pass; found by the engine when ``None``.
+        batch_size: perturbed scans in one forward pass; found by timing when ``None``.
         seed: where every random number of a method and of a removal comes from.
         windows: fold and lay out the network anew, and recompute only what a small piece can have changed, where
             that measures faster; ``False`` runs the classifier as it is.
@@ -59,7 +59,9 @@ class Engine:
             ) from error
         if batch_size is not None and batch_size < 1:
             raise ParameterError(f"The batch size must be at least 1, not {batch_size}.")
-        self.batch_size = batch_size or (64 if self.device.type == "cuda" else 16)
+        self.batch_size = batch_size or (256 if self.device.type == "cuda" else 16)
+        first = batch_size or (16 if self.device.type == "cuda" else 4)
+        self.pieces = {what: Pieces(first, self.batch_size, self.device) for what in ("scores", "gradients")}
         if tolerance is not None and tolerance <= 0:
             raise ParameterError(f"The tolerance must be above 0, not {tolerance}; leave it out for exact scores.")
         self.tolerance = tolerance
@@ -142,7 +144,10 @@ class Probe:
 
     @property
     def batch_size(self) -> int:
-        """How many perturbed scans to ask about at once, for a method that yields a step in between."""
+        """How many perturbed scans to ask about at once, for a method that yields a step in between.
+
+        The network may see them in smaller pieces.
+        """
         return self.engine.batch_size
 
     def removed(self, masks: Tensor) -> Tensor:
@@ -175,36 +180,18 @@ class Probe:
         with torch.inference_mode():
             if boxes is not None and (fast := self._scorer(len(masks))) is not None:
                 return fast.scores(masks.to(self.pixels.device), boxes).clone()
-            scores = self._in_batches(masks, lambda m: self._score(self.removed(m)))
+            scores = torch.cat(self.engine.pieces["scores"].through(masks, lambda m: self._score(self.removed(m))))
         return scores.clone()
 
     def scores_of(self, x: Tensor) -> Tensor:
         """What the Q questions read, ``[B, Q]``, on any scans ``[B, C, *grid]``."""
         with torch.inference_mode():
-            scores = self._in_batches(x, self._score)
+            scores = torch.cat(self.engine.pieces["scores"].through(x, self._score))
         return scores.clone()
 
     def _score(self, x: Tensor) -> Tensor:
         fast = self._scorer(len(x))
         return self.watch(x) if fast is None else fast.whole(x)
-
-    def _in_batches(self, items: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
-        """Scores, in batches that fit the memory."""
-        done: list[Tensor] = []
-        at = 0
-        while at < len(items):
-            try:
-                done.append(score(items[at : at + self.engine.batch_size]))
-                at += self.engine.batch_size
-            except RuntimeError as error:
-                # PyTorch has a class of its own for the GPU only.
-                if "memory" not in str(error) or self.engine.batch_size == 1:
-                    raise
-                self.engine.batch_size //= 2
-                warnings.warn(
-                    f"Out of memory; the engine goes on with batches of {self.engine.batch_size}.", stacklevel=3
-                )
-        return torch.cat(done)
 
     def _scorer(self, scans: int) -> Scorer | None:
         """The traced network, when there is one, it says what the classifier says, and the work is worth it."""
@@ -278,17 +265,7 @@ class Probe:
         Raises:
             QuestionError: when the classifier is a black box.
         """
-        self.engine.classifier.network()
-        scores, gradients = [], []
-        for part in torch.split(x, self.engine.batch_size):
-            at = part.detach().clone().requires_grad_(True)
-            with torch.enable_grad():
-                score = self.watch(at)[:, 0]
-                (gradient,) = torch.autograd.grad(score.sum(), at)
-            self.gradients += part.shape[0]
-            scores.append(score.detach())
-            gradients.append(gradient)
-        return torch.cat(scores), torch.cat(gradients)
+        return self._gradient(x, self.watch)
 
     def mask_gradient(self, masks: Tensor) -> tuple[Tensor, Tensor]:
         """The first question's score ``[B]`` and its gradient ``[B, *grid]`` with respect to masks of that shape.
@@ -296,14 +273,18 @@ class Probe:
         Raises:
             QuestionError: when the classifier is a black box.
         """
+        return self._gradient(masks, lambda m: self.watch(self.removed(m)))
+
+    def _gradient(self, items: Tensor, watch: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         self.engine.classifier.network()
-        scores, gradients = [], []
-        for part in torch.split(masks, self.engine.batch_size):
+
+        def work(part: Tensor) -> tuple[Tensor, Tensor]:
             at = part.detach().clone().requires_grad_(True)
             with torch.enable_grad():
-                score = self.watch(self.removed(at))[:, 0]
+                score = watch(at)[:, 0]
                 (gradient,) = torch.autograd.grad(score.sum(), at)
-            self.gradients += part.shape[0]
-            scores.append(score.detach())
-            gradients.append(gradient)
+            self.gradients += len(part)
+            return score.detach(), gradient
+
+        scores, gradients = zip(*self.engine.pieces["gradients"].through(items, work), strict=True)
         return torch.cat(scores), torch.cat(gradients)
