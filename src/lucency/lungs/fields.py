@@ -53,7 +53,7 @@ def lung_fields(scan: Scan) -> LungFields | None:
     """The lung fields, or ``None`` where no plausible pair of lungs is found: it is not a frontal chest film.
 
     A small network trained on simulated films answers, on the film's tone taken out by equalisation. Under fluid it
-    has learnt to answer where the lung would be.
+    has learnt to answer where the lung would be. A film upside down or in negative is not told from a proper one.
     """
     if len(scan.shape) != 2:
         return None
@@ -63,8 +63,7 @@ def lung_fields(scan: Scan) -> LungFields | None:
         found, [float(p[m].mean()) if m.any() else 0.0 for p, m in zip(probabilities, found, strict=True)]
     ):
         return None
-    lungs = LungFields(*found)
-    return lungs if _darker(scan.display.mean(0).numpy(), lungs) else None
+    return LungFields(*found)
 
 
 def lung_probabilities(scan: Scan) -> NDArray[np.float32]:
@@ -102,16 +101,6 @@ def plausible(lungs: list[Mask], sure: list[float]) -> bool:
     apart = left.centroid[1] - right.centroid[1] > 0.5 * (right.axis_minor_length + left.axis_minor_length) / 2
     upright = all(lung.bbox[2] - lung.bbox[0] > 0.9 * (lung.bbox[3] - lung.bbox[1]) for lung in (right, left))
     return bool(beside and apart and upright and min(right.solidity, left.solidity) > SOLID)
-
-
-def _darker(film: NDArray[np.float32], lungs: LungFields) -> bool:
-    """Whether what air the lungs hold is darker than what lies between them."""
-    inner = ndimage.binary_dilation(lungs.both, iterations=2)
-    columns = np.arange(film.shape[1])[None]
-    middle = [m.astype(float) @ np.arange(film.shape[1]) / np.maximum(m.sum(1), 1) for m in (lungs.right, lungs.left)]
-    there = (lungs.right.any(1) & lungs.left.any(1))[:, None]
-    between = there & (columns > middle[0][:, None]) & (columns < middle[1][:, None]) & ~inner
-    return bool(between.any() and np.percentile(film[lungs.both], 35) < np.median(film[between]))
 
 
 def _largest(p: NDArray[np.float32]) -> Mask:

@@ -23,7 +23,7 @@ ANGLE = 0.17
 MARGIN = 0.06
 """How far beside a lung field (its wall, its dome) still counts to it, as a share of that height."""
 
-SULCUS = 0.15
+SULCUS = 0.2
 """How far beneath the dome still counts to the base, as a share of that height: lung reaches down behind it."""
 
 
