@@ -49,6 +49,9 @@ def compare(
         typer.Option(metavar="FILE", help="A .npy on the grid of SCAN that says what should be found (not 0 = yes)."),
     ] = None,
     repeats: Annotated[int, typer.Option(metavar="N", help="Runs of each curve of the evaluation.")] = 3,
+    error_bars: Annotated[
+        int, typer.Option("--error-bars", metavar="K", help="Explain K moved copies too, to see how sure each map is.")
+    ] = 0,
     device: Device = "auto",
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -97,6 +100,7 @@ def compare(
                     method=how,
                     watch=watch,
                     budget=budget,
+                    error_bars=error_bars,
                     engine=engine,
                     on_step=on_step,
                     cancel=cancelled,

@@ -223,6 +223,9 @@ def _columns(compared: Sequence[Compared]) -> list[Column]:
         Column("gradients", "lower", "Backward passes through the model"),
         Column("seconds", "lower", "Wall time of the method"),
         *(Column(_curve_name(curves[k]), curves[k].better, curves[k].definition) for k in kinds),
+        Column(
+            "peak in standard errors", "higher", "The map's maximum over its standard error there, where that is known"
+        ),
         Column("completeness gap", "lower", "How far the map's sum is from the difference of scores it explains"),
     ]
     if any(one.localisation for one in compared):
@@ -259,6 +262,12 @@ def _cell(compared: Compared, column: str) -> Cell:
         case "seconds":
             value = float(explanation.provenance["seconds"])
             return Cell(f"{value:.2f}", value)
+        case "peak in standard errors":
+            error = explanation.standard_error
+            if error is None or not error[explanation.peak] > 0:
+                return Cell("–")
+            value = float(explanation.heatmap[explanation.peak] / error[explanation.peak])
+            return Cell(f"{value:.1f}", value)
         case "completeness gap":
             value = float(explanation.facts[column]) if column in explanation.facts else None
             return Cell("–") if value is None else Cell(f"{abs(value):.2g}", abs(value))
