@@ -302,3 +302,18 @@ def test_completeness() -> None:
     assert completeness_gap([1.0, 2.0], 5.0, 1.0) == (1.0, 0.25)
     assert completeness_gap([0.0], 1.0, 1.0) == (0.0, 0.0)
     assert completeness_gap([1.0], 1.0, 1.0)[1] == float("inf")
+
+
+def test_road_removes_what_it_says_and_imputes_the_rest() -> None:
+    scan, classifier = Scan(torch.ones(1, 16, 16)), classifier_of(Window((4, 8), (4, 8)))
+    scan.pixels[:, 4:8, 4:8] = 3.0
+    heatmap = box((4, 8), (4, 8)) + 1e-3 * np.random.default_rng(0).random((16, 16)).astype(np.float32)
+    road = evaluate(scan, classifier, heatmap, target=0, watch="logit", curves=["ROAD"], repeats=1).curves[0]
+    assert road.measure == "AOPC"
+    assert np.allclose(road.shares, np.arange(10) / 10, atol=0.01)
+    assert road.clean == pytest.approx(3.0)
+    # 16 of 256 pixels are the spot, which goes first and whose neighbours are 1: with 10 % removed it is as they are.
+    assert road.mean[1:] == pytest.approx(1.0, abs=0.05)
+    assert road.aopc.value == pytest.approx(0.9 * 2, abs=0.05)
+    late = evaluate(scan, classifier, -heatmap, target=0, watch="logit", curves=["ROAD"], repeats=1).curves[0]
+    assert late.mean[:9] == pytest.approx(3.0, abs=0.05)

@@ -36,7 +36,7 @@ def evaluate(
     target: Target = None,
     watch: Watch = "probability",
     curves: Annotated[
-        str, typer.Option(metavar="A,B,C", help="Which of MoRF, LeRF, random, deletion, insertion.")
+        str, typer.Option(metavar="A,B,C", help="Which of MoRF, LeRF, random, deletion, insertion, ROAD.")
     ] = "MoRF,LeRF,random,deletion,insertion",
     region: Annotated[int, typer.Option(metavar="PIXELS", help="Side of a region in MoRF, LeRF, random.")] = 9,
     regions: Annotated[int, typer.Option(metavar="N", help="How many regions are removed.")] = 100,

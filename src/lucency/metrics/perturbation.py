@@ -8,6 +8,10 @@ random order, and become uniform noise. With x_k the scan after k of L regions,
 
 Petsiuk, Das & Saenko (RISE), BMVC 2018: pixels are deleted from the scan, or inserted into a blurred one, most
 relevant first; the area under the score over the share of pixels is the number.
+
+Rong, Leemann, Borisov, Kasneci & Kasneci (ROAD), ICML 2022: pixels are removed most relevant first, and what stands
+there is imputed from their neighbours, so that the shape of the mask itself says as little as can be. The authors watch
+the accuracy over a data set at shares of 10 to 90 %; on one scan that is the score at those shares.
 """
 
 from __future__ import annotations
@@ -29,11 +33,13 @@ from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation, describe, fitting
-from lucency.removal import Blur, Mean, Removal, Uniform
+from lucency.removal import Blur, Mean, NoisyLinear, Removal, Uniform
 from lucency.scan import Scan
 
-Kind = Literal["MoRF", "LeRF", "random", "deletion", "insertion"]
-CURVES: tuple[Kind, ...] = ("MoRF", "LeRF", "random", "deletion", "insertion")
+Kind = Literal["MoRF", "LeRF", "random", "deletion", "insertion", "ROAD"]
+USUAL: tuple[Kind, ...] = ("MoRF", "LeRF", "random", "deletion", "insertion")
+CURVES: tuple[Kind, ...] = (*USUAL, "ROAD")
+ROAD_SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 _WORDS = {
     "MoRF": ("most relevant first by the sum of the map over the region", "AOPC", "higher"),
@@ -41,6 +47,7 @@ _WORDS = {
     "random": ("in random order", "AOPC", "neither"),
     "deletion": ("Pixels are removed, those with the highest value of the map first", "AUC", "lower"),
     "insertion": ("Pixels are shown on a scan that is all removed, highest value of the map first", "AUC", "higher"),
+    "ROAD": ("Pixels are removed and imputed from what is left, highest value of the map first", "AOPC", "higher"),
 }
 
 
@@ -199,7 +206,7 @@ def evaluate(
     *,
     target: str | int | None = None,
     watch: str | None = None,
-    curves: Sequence[Kind] = CURVES,
+    curves: Sequence[Kind] = USUAL,
     region: int = 9,
     regions: int = 100,
     points: int = 224,
@@ -219,12 +226,12 @@ def evaluate(
         maps: an explanation or a map ``[*spatial]`` on the scan's grid, or several by name.
         target, watch: the question; that of the explanations when ``None`` (and the most probable class, its
             probability, where there are none).
-        curves: which of ``MoRF``, ``LeRF``, ``random``, ``deletion``, ``insertion``.
+        curves: which of ``MoRF``, ``LeRF``, ``random``, ``deletion``, ``insertion``, and ``ROAD``, which is slow.
         region: pixels of the model's grid along each side of a region (MoRF, LeRF, random); 1 = single pixels.
         regions: how many regions are removed, L; all of them where there are fewer.
         points: in how many equal parts deletion and insertion go through all pixels.
         removal: what stands where pixels are gone; ``None`` takes that of the paper for each curve (uniform noise;
-            the mean of the scan for deletion; a blur of 5 pixels for insertion).
+            the mean of the scan for deletion; a blur of 5 pixels for insertion; noisy linear imputation for ROAD).
         engine: an engine to use again; it then decides device and first seed.
         on_curve: called with each finished curve and the share of curves done.
 
@@ -252,8 +259,8 @@ def evaluate(
 
     done: list[Curve] = []
     for name, kind in jobs:
-        how = removal or {"deletion": Mean(), "insertion": Blur(5.0)}.get(kind, Uniform())
-        pieces = tiles(frame.grid, 1 if kind in ("deletion", "insertion") else region)
+        how = removal or {"deletion": Mean(), "insertion": Blur(5.0), "ROAD": NoisyLinear()}.get(kind, Uniform())
+        pieces = tiles(frame.grid, 1 if kind in ("deletion", "insertion", "ROAD") else region)
         worth = sums(values.get(name, torch.zeros(frame.grid)), pieces)
         ties = kind == "random" or len(torch.unique(worth)) < len(worth)
         seeds = tuple(engine.seed + r for r in range(repeats if ties or not how.deterministic else 1))
@@ -325,6 +332,8 @@ def ranks(worth: Tensor, generator: torch.Generator) -> Tensor:
 
 def steps_of(kind: Kind, pieces: int, regions: int, points: int) -> Tensor:
     """How many pieces are gone at each point of the curve, int64 ``[K]``, from 0 on."""
+    if kind == "ROAD":
+        return (torch.tensor(ROAD_SHARES, dtype=torch.float64) * pieces).round().long()
     if kind in ("deletion", "insertion"):
         return torch.linspace(0, pieces, min(points, pieces) + 1, dtype=torch.float64).round().long()
     return torch.arange(min(regions, pieces) + 1)
@@ -368,7 +377,9 @@ def _interval(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
 
 def _definition(kind: Kind, region: int, pieces: int, steps: int) -> str:
     words, measure, better = _WORDS[kind]
-    if kind in ("deletion", "insertion"):
+    if kind == "ROAD":
+        what = f"{words}, {ROAD_SHARES[1]:.0%} to {ROAD_SHARES[-1]:.0%} of them (Rong et al. 2022)."
+    elif kind in ("deletion", "insertion"):
         what = f"{words}, in {steps} equal parts (Petsiuk et al. 2018)."
     else:
         what = (
@@ -376,7 +387,7 @@ def _definition(kind: Kind, region: int, pieces: int, steps: int) -> str:
             "(Samek et al. 2017)."
         )
     sums_up = {
-        "AOPC": "AOPC is the mean over k = 0..L of f(x) - f(x with k regions removed)",
+        "AOPC": "AOPC is the mean fall of the score over all points, the untouched scan among them",
         "AUC": "AUC is the area under the score over the share of pixels, trapezoid rule",
     }[measure]
     verdict = "" if better == "neither" else f"; {better} is better"

@@ -24,6 +24,7 @@ TITLES = {
     "random": ("Random order", "the line to beat"),
     "deletion": ("Deletion", "a good map falls fast"),
     "insertion": ("Insertion", "a good map rises fast"),
+    "ROAD": ("ROAD", "a good map falls fast"),
 }
 DPI = 130
 
