@@ -2,8 +2,9 @@
 
     python benchmarks/phantom_realism.py --films ../shared/xrays/nih --out work/realism
 
-Writes ``realism.json``. With ``--sheet`` it also draws phantoms beside films, for looking; such a sheet shows real
-films and must not be published with the project.
+Writes ``realism.json`` and ``realism.png``: histograms and spectra of all films together, which show none of them.
+With ``--sheet`` it also draws phantoms beside films, for looking; such a sheet shows real films and must not be
+published with the project.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,6 +22,7 @@ from lucency.phantom import simulate
 
 SIZE = 256
 BANDS = ((2, 8), (8, 24), (24, 60), (60, 110))
+CHEST = (slice(None), slice(64, 160), slice(48, 208))
 Array = NDArray[np.float64]
 
 
@@ -63,20 +66,19 @@ def distance(a: Array, b: Array) -> float:
 
 def compare(real: Array, simulated: Array) -> dict[str, object]:
     """All numbers; half of the films against the other half says how small a distance can be."""
-    chest = (slice(None), slice(64, 160), slice(48, 208))
     r, s = spectrum(real), spectrum(simulated)
     deciles = np.linspace(0.1, 0.9, 9)
     return {
         "films": len(real),
         "phantoms": len(simulated),
-        "grey_distance": {"whole": distance(real, simulated), "chest": distance(real[chest], simulated[chest])},
+        "grey_distance": {"whole": distance(real, simulated), "chest": distance(real[CHEST], simulated[CHEST])},
         "grey_distance_between_halves_of_the_films": {
             "whole": distance(real[::2], real[1::2]),
-            "chest": distance(real[chest][::2], real[chest][1::2]),
+            "chest": distance(real[CHEST][::2], real[CHEST][1::2]),
         },
         "chest_deciles": {
-            "films": np.quantile(real[chest], deciles).round(3).tolist(),
-            "phantoms": np.quantile(simulated[chest], deciles).round(3).tolist(),
+            "films": np.quantile(real[CHEST], deciles).round(3).tolist(),
+            "phantoms": np.quantile(simulated[CHEST], deciles).round(3).tolist(),
         },
         "spectrum": {
             f"{low}-{high} cycles": {
@@ -87,6 +89,21 @@ def compare(real: Array, simulated: Array) -> dict[str, object]:
             for low, high in BANDS
         },
     }
+
+
+def plot(real: Array, simulated: Array) -> Figure:
+    """Histograms of the grey values and power spectra, films against phantoms."""
+    figure = Figure((10, 3.4), layout="constrained")
+    whole, chest, spectra = figure.subplots(1, 3)
+    for pictures, name, colour in ((real, "films", "0.35"), (simulated, "phantoms", "tab:orange")):
+        for axes, part, title in ((whole, pictures, "whole picture"), (chest, pictures[CHEST], "chest")):
+            axes.hist(part.ravel(), 50, (0, 1), density=True, histtype="step", color=colour, label=name)
+            axes.set(title=f"Grey values, {title}", xlabel="display value (1 = white)", ylabel="density", yscale="log")
+        spectra.loglog(np.arange(2, 110), spectrum(pictures)[2:110], color=colour, label=name)
+    spectra.set(title="Power spectrum", xlabel="cycles a picture", ylabel="power")
+    for axes in (whole, chest, spectra):
+        axes.legend(frameon=False)
+    return figure
 
 
 def sheet(real: Array, simulated: Array) -> Image.Image:
@@ -108,6 +125,7 @@ def main() -> None:
     numbers = compare(real, simulated)
     (args.out / "realism.json").write_text(json.dumps(numbers, indent=2) + "\n")
     print(json.dumps(numbers, indent=2))
+    plot(real, simulated).savefig(args.out / "realism.png", dpi=110)
     if args.sheet:
         sheet(real, simulated).save(args.out / "sheet.png")
 
