@@ -19,7 +19,18 @@ from lucency import Scan, load_classifier, read_scan
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "training"))
 from films import FINDINGS, Films, part_of, read_boxes  # noqa: E402
-from train_effusion import MEAN, STD, film_weights, normalised, platt, pretrained, resized  # noqa: E402
+from train_effusion import (  # noqa: E402
+    MEAN,
+    STD,
+    augmented,
+    film_weights,
+    halves,
+    loss_of,
+    normalised,
+    platt,
+    pretrained,
+    resized,
+)
 
 SHARED = Path(os.environ.get("LUCENCY_SHARED", ROOT.parent / "shared"))
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real films are not beside the checkout")
@@ -48,13 +59,36 @@ def test_fluid_weighs_half_in_every_collection() -> None:
     rng = np.random.default_rng(1)
     where = np.repeat(["a", "b"], 200)
     labels = np.zeros((400, len(FINDINGS)), np.float32)
-    labels[:, 0] = rng.random(400) < np.where(where == "a", 0.2, 0.6)
+    fluid = rng.random(400) < np.where(where == "a", 0.2, 0.6)
+    healthy = ~fluid & (rng.random(400) < 0.3)
+    labels[:, 0], labels[:, -1] = fluid, healthy
     nobody = np.array([""] * 400)
     films = Films([], nobody, nobody, where, labels, np.zeros((400, 1, 1), np.uint8))
     weights = film_weights(films, np.arange(400)).numpy()
     for collection in "ab":
         here = where == collection
-        assert weights[here & (labels[:, 0] > 0.5)].sum() == pytest.approx(weights[here].sum() / 2, rel=1e-4)
+        assert weights[here & fluid].sum() == pytest.approx(weights[here].sum() / 2, rel=1e-4)
+        assert weights[here].sum() / weights.sum() == pytest.approx((here & fluid).sum() / fluid.sum(), rel=1e-4)
+        ill = here & ~fluid & ~healthy
+        assert np.allclose(weights[here & healthy], weights[ill][0] / 3)
+
+
+def test_a_mixture_of_a_film_with_itself_costs_what_the_film_costs() -> None:
+    logits, weights = torch.randn(4, 15), torch.rand(4)
+    labels = (torch.rand(4, 15) < 0.5).float()
+    share = torch.rand(4)
+    mixed = loss_of(logits, labels, weights, share) + loss_of(logits, labels, weights, 1 - share)
+    assert torch.allclose(mixed, loss_of(logits, labels, weights))
+
+
+def test_augmented_films_stay_films_and_do_not_alias() -> None:
+    # Lines one pixel wide, black and white in turn, are grey at 224 pixels, however they are turned.
+    lines = np.tile((np.arange(512) % 2 * 255).astype(np.uint8), (3, 512, 1))
+    views = augmented(lines, torch.Generator().manual_seed(0))
+    assert views.shape == (3, 1, 224, 224)
+    assert views.min() >= 0
+    assert views.max() <= 1
+    assert all(view[0, 80:140, 80:140].std() < 0.15 for view in views)
 
 
 @pytest.mark.parametrize("spread", [1.0, 20.0])
@@ -62,10 +96,28 @@ def test_scaling_finds_the_fit_even_from_wild_logits(spread: float) -> None:
     rng = torch.Generator().manual_seed(0)
     honest = torch.randn(4000, 15, generator=rng) - 2
     labels = (torch.rand(4000, 15, generator=rng) < honest.sigmoid()).float()
-    scale, shift = platt(honest * spread - 3, labels)
+    scale, shift = platt(honest * spread - 3, labels, torch.ones_like(labels))
     # Logistic regression on 4,000 films of which a sixth are positive leaves about 0.05 (scale) and 0.1 (shift).
     assert torch.allclose(scale * spread, torch.ones(15), atol=0.2)
     assert torch.allclose(shift - 3 * scale, torch.zeros(15), atol=0.4)
+
+
+def test_scaling_as_if_half_had_it_moves_one_half_to_equal_odds() -> None:
+    rng = torch.Generator().manual_seed(0)
+    honest = torch.randn(20_000, 1, generator=rng) - 2
+    labels = (torch.rand(20_000, 1, generator=rng) < honest.sigmoid()).float()
+    weights = torch.from_numpy(halves(labels.numpy()))
+    assert float((weights * labels).sum() / weights.sum()) == pytest.approx(0.5, rel=1e-3)
+    scale, shift = platt(honest, labels, weights)
+    prevalence = float(labels.mean())
+    assert float(scale) == pytest.approx(1, abs=0.1)
+    assert float(shift) == pytest.approx(np.log((1 - prevalence) / prevalence), abs=0.2)
+
+
+def test_scaling_never_turns_a_finding_upside_down() -> None:
+    logits = torch.linspace(-2, 2, 60)[:, None]
+    scale, _ = platt(logits, (logits < -1.5).float(), torch.ones_like(logits))
+    assert float(scale) > 0
 
 
 @needs_shared

@@ -34,10 +34,11 @@ def auc_interval(truth: Array, score: Array, groups: NDArray[np.str_], repeats: 
     }  # fmt: skip
 
 
-def calibration(truth: Array, probability: Array, bins: int = 10) -> dict[str, float]:
-    """Expected calibration error over ``bins`` bins of equal count, and the Brier score."""
-    order = np.argsort(probability)
+def calibration(truth: Array, probability: Array, weights: Array | None = None, bins: int = 10) -> dict[str, float]:
+    """Expected calibration error over ``bins`` bins of equal count, and the Brier score; ``weights`` weigh cases."""
+    weight = np.ones(len(truth)) if weights is None else weights / weights.mean()
     error = sum(
-        len(part) * abs(float(truth[part].mean() - probability[part].mean())) for part in np.array_split(order, bins)
+        abs(float((weight[part] * (truth[part] - probability[part])).sum()))
+        for part in np.array_split(np.argsort(probability), bins)
     )
-    return {"ece": error / len(truth), "brier": float(np.mean((truth - probability) ** 2))}
+    return {"ece": error / len(truth), "brier": float(np.mean(weight * (truth - probability) ** 2))}
