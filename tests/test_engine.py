@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lucency import Scan
 from lucency.classifier import Classifier, Question
-from lucency.engine import Engine, pieces, scorer
+from lucency.engine import Engine, engine, pieces, scorer
 from lucency.errors import ParameterError
 from lucency.masks import Patches
 from lucency.removal import Constant
@@ -108,12 +108,12 @@ def test_folding_leaves_the_network_as_it_was() -> None:
 
 def test_weights_changed_under_the_engine_count() -> None:
     net = small()
-    engine = Engine(classifier_of(net, 3))
+    mine = Engine(classifier_of(net, 3))
     masks, boxes = some(24, 24)
-    one = engine.open(scan(24, 24), WATCHED, Constant(0.0)).scores(masks, boxes)
+    one = mine.open(scan(24, 24), WATCHED, Constant(0.0)).scores(masks, boxes)
     with torch.no_grad():
         net[0].weight.mul_(-1.5)
-    probe = engine.open(scan(24, 24), WATCHED, Constant(0.0))
+    probe = mine.open(scan(24, 24), WATCHED, Constant(0.0))
     two = probe.scores(masks, boxes)
     assert probe._fast is not None
     expected = Engine(classifier_of(net, 3), windows=False).open(scan(24, 24), WATCHED, Constant(0.0))
@@ -187,6 +187,40 @@ def test_a_score_that_is_full_hides_no_error(monkeypatch: pytest.MonkeyPatch) ->
     scores = probe.scores(patches.masks(torch.arange(len(patches))), patches.boxes)
     assert bool((scores == 1).all())
     assert probe.facts["reach"] >= 0.4
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "quicker", "used"), [(0.1, True, True), (0.1, False, False), (1e-7, True, False)]
+)
+def test_half_precision_is_used_where_it_pays_and_is_near_enough(
+    tolerance: float, quicker: bool, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = classifier_of(small(), 3)
+    x = torch.rand(32, 1, 24, 24, generator=torch.Generator().manual_seed(2))
+    exact = Engine(classifier).open(scan(24, 24), WATCHED).scores_of(x)
+    # The clock goes by one second for a forward pass at the slower precision.
+    clock = [0.0]
+    monkeypatch.setattr(engine.time, "perf_counter", lambda: clock[0])
+    whole = engine.Probe._whole
+
+    def slow(probe: engine.Probe, x: Tensor) -> Tensor:
+        clock[0] += float(torch.is_autocast_enabled("cpu") != quicker)
+        return whole(probe, x)
+
+    monkeypatch.setattr(engine.Probe, "_whole", slow)
+    machine = Engine(classifier, tolerance=tolerance, batch_size=8)
+    probe = machine.open(scan(24, 24), WATCHED)
+    near = probe.scores_of(x)
+    assert machine.half is used
+    assert probe.evaluations == 33 + 9
+    worst = float((near - exact).abs().max())
+    if used:
+        assert 1e-6 < worst < 0.1
+        assert 0 < probe.facts["half precision error"] < 0.1
+        assert bool((near[:8] - exact[:8]).abs().max() < 1e-6)
+    else:
+        assert worst < 1e-6
+        assert "half precision error" not in probe.facts
 
 
 def test_the_batches_hold_each_patch_once() -> None:

@@ -7,6 +7,7 @@ every speed-up reaches every method.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,6 +20,9 @@ from lucency.engine.scorer import BATCH, Scorer
 from lucency.errors import ModelError, ParameterError
 from lucency.removal import Fill, Removal, remove
 from lucency.scan import Scan
+
+CHECKED = 4
+"""Scans that go through at both precisions."""
 
 
 class Engine:
@@ -65,6 +69,9 @@ class Engine:
         if tolerance is not None and tolerance <= 0:
             raise ParameterError(f"The tolerance must be above 0, not {tolerance}; leave it out for exact scores.")
         self.tolerance = tolerance
+        # Whether half precision pays and keeps the tolerance; found out by the first probe that asks for many scans.
+        self.half: bool | None = None
+        self.half_error = 0.0
         self.seed = seed
         # Windows are cut out and put back one by one, which a GPU would spend its time launching.
         self.windows = windows and self.device.type == "cpu" and classifier.module is not None
@@ -170,6 +177,7 @@ class Probe:
         """What the Q questions read, ``[B, Q]``, from outputs ``[B, K]`` and the outputs of the watched layers."""
         classifier = self.engine.classifier
         self.evaluations += outputs.shape[0]
+        outputs, features = outputs.float(), {name: f.float() for name, f in features.items()}
         return torch.stack([q.read(classifier, outputs, features) for q in self.questions], 1).float()
 
     def scores(self, masks: Tensor, boxes: Tensor | None = None) -> Tensor:
@@ -190,8 +198,38 @@ class Probe:
         return scores.clone()
 
     def _score(self, x: Tensor) -> Tensor:
+        engine = self.engine
+        if engine.tolerance is None or engine.half is False or len(x) < CHECKED:
+            return self._whole(x)
+        if engine.half is None:
+            return self._try_half(x, engine.tolerance)
+        with torch.autocast(engine.device.type, torch.bfloat16):
+            return self._whole(x)
+
+    def _whole(self, x: Tensor) -> Tensor:
         fast = self._scorer(len(x))
         return self.watch(x) if fast is None else fast.whole(x)
+
+    def _try_half(self, x: Tensor, tolerance: float) -> Tensor:
+        """Scores at full precision; a few scans go through at half precision too, to see what that costs and saves."""
+        few = x[:CHECKED]
+
+        def timed() -> tuple[Tensor, float]:
+            began = time.perf_counter()
+            scores = self._whole(few)
+            # Looking at a number waits for a GPU.
+            float(scores[0, 0])
+            return scores, time.perf_counter() - began
+
+        # Whatever is set up once is set up.
+        scores = self._whole(x)
+        exact, full = timed()
+        with torch.autocast(self.engine.device.type, torch.bfloat16):
+            self._whole(few[:1])
+            near, half = timed()
+        self.engine.half_error = float((near - exact).abs().max())
+        self.engine.half = self.engine.half_error <= tolerance and half < full
+        return scores
 
     def _scorer(self, scans: int) -> Scorer | None:
         """The traced network, when there is one, it says what the classifier says, and the work is worth it."""
@@ -230,7 +268,8 @@ class Probe:
     @property
     def facts(self) -> dict[str, float]:
         """What the engine has approximated, and how well; empty when the scores are exact."""
-        return {} if self._fast is None else dict(self._fast.facts)
+        half = {"half precision error": self.engine.half_error} if self.engine.half else {}
+        return half | ({} if self._fast is None else self._fast.facts)
 
     def together(self, boxes: Tensor, order: Tensor) -> list[Tensor]:
         """The ``order`` ``[N]`` of boxes ``[N, axes, 2]``, cut into batches that this engine computes well at once."""
