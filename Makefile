@@ -2,7 +2,7 @@
 # make test   run the whole suite
 # make lint   ruff and mypy
 # make docs   build the documentation into site/
-# make bench  occlusion against Captum, and how soon a map is useful
+# make bench  occlusion against Captum and MONAI, how soon a map is useful, how many evaluations methods need
 # make lock   pin the dependencies anew (needed only after a change in pyproject.toml)
 #
 # Everything is installed into .venv. pip takes the build of PyTorch that it finds first; on a Linux machine without
@@ -33,6 +33,8 @@ docs: env-docs
 bench: env-test
 	$(RUN) benchmarks/occlusion.py --threads 1
 	$(RUN) benchmarks/anytime.py --threads 1
+	$(RUN) benchmarks/evaluations.py
+	$(RUN) docs/scripts/speed.py
 
 lock:
 	sh tools/lock.sh $(PYTHON)

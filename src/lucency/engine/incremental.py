@@ -108,6 +108,9 @@ def traced(module: nn.Module, keep: Sequence[str] = ()) -> fx.GraphModule | None
 class Bounded(nn.Module):
     """Values held between two bounds for each channel: what a batch norm and a rectifier come down to."""
 
+    low: Tensor
+    high: Tensor
+
     def __init__(self, low: Tensor, high: Tensor) -> None:
         super().__init__()
         self.register_buffer("low", low)

@@ -88,8 +88,11 @@ class Lime(Method):
             fit = cache(partial(self._fit, on[: len(scores)], scores.cpu()))
             last = batch[-1:]
             # With fewer pairs than unknowns the fit goes through every point and knows nothing of its error.
-            enough = self.stability is not None and len(scores) > 2.5 * (pieces + 1)
-            stable = enough and self.stability <= expected_agreement(fit().weights, fit().standard_error, self.top)
+            stable = (
+                self.stability is not None
+                and len(scores) > 2.5 * (pieces + 1)
+                and self.stability <= expected_agreement(fit().weights, fit().standard_error, self.top)
+            )
             yield Step(
                 done=1.0 if stable else len(scores) / self.samples,
                 evaluations=probe.evaluations,
