@@ -31,9 +31,10 @@ def results(folder: Path) -> Iterator[Path]:
         # The user named the folder, and never saw the place inside it.
         raise OutputError(str(error).replace(str(stage), str(folder))) from error
     except OSError as error:
+        # NumPy counts bytes where the disk is full: "262144 requested and 16352 written".
+        why = "No space left on device" if " requested and " in str(error) else error.strerror or error
         raise OutputError(
-            f"The results cannot be written to {folder} ({error.strerror or error}); "
-            "free space or name another folder with --out."
+            f"The results cannot be written to {folder} ({why}); free space or name another folder with --out."
         ) from error
     finally:
         if stage is not None:

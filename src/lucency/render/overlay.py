@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation, peak_of
 from lucency.render import palette
-from lucency.render.lettering import FAMILY, cut, lines, signed
+from lucency.render.lettering import FAMILY, cut, font, lines, signed
 from lucency.render.output import written
 from lucency.render.palette import Floats, Scale, composite, hexed
 from lucency.render.views import View, resized, views
@@ -75,7 +76,9 @@ def overlay(explanation: Explanation, *, which: str | None = None, opacity: floa
     sizes = _sizes(planes)
     across = sum(w for _, w in sizes) + GAP * (len(sizes) - 1)
     tall = max(h for h, _ in sizes)
-    beside = BAR + 86
+    ticks = _ticks(what, scale)
+    labels = max(50, *(math.ceil(font(11).getlength(text)) for _, text in ticks))
+    beside = BAR + 42 + labels
     width = max(NARROWEST, across + beside) + 2 * EDGE
     left = EDGE + (width - 2 * EDGE - across - beside) // 2
 
@@ -100,7 +103,7 @@ def overlay(explanation: Explanation, *, which: str | None = None, opacity: floa
             _write(figure, x, top - captions, Line(plane.name, 11, palette.MUTED))
         _picture(figure, plane, scale, opacity, (x, top, w, h), signed_map=what.signed)
         x += w + GAP
-    _bar(figure, what, scale, opacity, (x - GAP + 14, top, BAR, tall))
+    _bar(figure, what, scale, opacity, (x - GAP + 14, top, BAR, tall), ticks, labels)
     return figure
 
 
@@ -245,7 +248,23 @@ def nice_length(at_most: float) -> float:
         power /= 10
 
 
-def _bar(figure: Figure, what: Shown, scale: Scale, opacity: float, place: tuple[int, int, int, int]) -> None:
+def _ticks(what: Shown, scale: Scale) -> list[tuple[float, str]]:
+    """The values that the colour bar names, and their names."""
+    limit = scale.limit
+    if not what.signed:
+        return [(0.0, "0"), *((t, f"{t:.3g}") for t in (limit / 2, limit))]
+    return [(t, "0" if t == 0 else signed(t)) for t in (-limit, -limit / 2, 0.0, limit / 2, limit)]
+
+
+def _bar(
+    figure: Figure,
+    what: Shown,
+    scale: Scale,
+    opacity: float,
+    place: tuple[int, int, int, int],
+    ticks: list[tuple[float, str]],
+    labels: int,
+) -> None:
     x, y, w, h = place
     width, height = figure.get_size_inches() * DPI
     axes = figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
@@ -257,12 +276,11 @@ def _bar(figure: Figure, what: Shown, scale: Scale, opacity: float, place: tuple
     )
     axes.set_xticks([])
     axes.yaxis.tick_right()
-    ticks = [low, low / 2, 0.0, scale.limit / 2, scale.limit] if what.signed else [0.0, scale.limit / 2, scale.limit]
-    axes.set_yticks(ticks, ["0" if t == 0 else (signed(t) if what.signed else f"{t:.3g}") for t in ticks])
+    axes.set_yticks([t for t, _ in ticks], [text for _, text in ticks])
     axes.tick_params(colors=hexed(palette.TEXT), labelsize=11 * 72 / DPI, length=3, pad=3, labelfontfamily=FAMILY)
     for spine in axes.spines.values():
         spine.set_color(hexed(palette.LINE))
-    aside = x + w + 64
+    aside = x + w + 20 + labels
     ends = 60 if what.signed else 0
     for text, at, va, colour in (
         # Where the bar is too short the footer alone says it.
