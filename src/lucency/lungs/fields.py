@@ -95,7 +95,7 @@ def plausible(lungs: list[Mask], sure: list[float]) -> bool:
     areas = [float(m.mean()) for m in lungs]
     if not all(AREA[0] <= a <= AREA[1] for a in areas) or max(areas) > UNEQUAL * min(areas) or min(sure) < SURE:
         return False
-    right, left = (regionprops(m.astype(np.uint8))[0] for m in lungs)
+    right, left = (regionprops(m.astype(np.uint8))[0] for m in lungs)  # type: ignore[no-untyped-call]
     (top_r, _, bottom_r, _), (top_l, _, bottom_l, _) = right.bbox, left.bbox
     beside = min(bottom_r, bottom_l) - max(top_r, top_l) > 0.5 * min(bottom_r - top_r, bottom_l - top_l)
     apart = left.centroid[1] - right.centroid[1] > 0.5 * (right.axis_minor_length + left.axis_minor_length) / 2

@@ -117,14 +117,12 @@ def tip(lung: Mask, right: bool) -> tuple[int, int]:
 
 def _between(lungs: LungFields) -> Mask:
     """What lies between the inner borders of the lung fields, from their tops to the level of their domes."""
-    found = np.zeros(lungs.right.shape, bool)
-    rows = np.arange(found.shape[0])
-    right, left = (_border(lung, side) for lung, side in ((lungs.right, True), (lungs.left, False)))
+    rows, columns = np.indices(lungs.right.shape)
+    right, left = (np.asarray(_border(m, side))[rows] for m, side in ((lungs.right, True), (lungs.left, False)))
     top = max(int(np.flatnonzero(m.any(1))[0]) for m in (lungs.right, lungs.left))
     bottom = max(_dome_level(m) for m in (lungs.right, lungs.left))
-    columns = np.arange(found.shape[1])[None]
-    found[:] = (columns > right[:, None]) & (columns < left[:, None])
-    return found & ((rows >= top) & (rows <= bottom))[:, None] & ~lungs.both
+    inside = (columns > right) & (columns < left) & (rows >= top) & (rows <= bottom)
+    return np.asarray(inside & ~lungs.both)
 
 
 def _border(lung: Mask, right: bool) -> NDArray[np.float64]:
@@ -137,4 +135,4 @@ def _border(lung: Mask, right: bool) -> NDArray[np.float64]:
     jump = np.flatnonzero(lower & (ndimage.uniform_filter1d(step, 5) > 2.0))
     if len(jump):
         inner[jump[0] :] = inner[max(jump[0] - 3, 0)]
-    return np.interp(np.arange(lung.shape[0]), rows, inner)
+    return np.asarray(np.interp(np.arange(lung.shape[0]), rows, inner))

@@ -149,18 +149,18 @@ class Hemithorax:
 
         dome = _dome(lung, right, mm)
         beneath = np.arange(rows)[:, None] - dome[None]
-        room = np.interp(beneath * mm, *zip(*DOME, strict=True))
+        room = np.interp(beneath * mm, *np.array(DOME).T)
         # From the top of the dome down, a line of the lung field begins at the dome and not at the heart.
         lines = np.arange(top, min(bottom, int(dome.min())) + 1)
         inner = np.abs(np.interp(np.arange(rows), lines, [_outer(lung[r], not right) for r in lines]) - midline)
         inner = ndimage.gaussian_filter1d(inner, 3 / mm, mode="nearest")
-        room = room * np.interp((inner[:, None] - across[None]) * mm, *zip(*HEART, strict=True))
+        room = room * np.interp((inner[:, None] - across[None]) * mm, *np.array(HEART).T)
         room = room * (np.arange(rows) >= top)[:, None] * (across > 0)[None]
         # The cage is shallower towards the apex.
         up = np.clip((bottom - np.arange(rows)) / max(bottom - top, 1), 0, 1)[:, None]
         half = HALF_DEPTH_MM * np.maximum(1 - up**4, 0.0) ** 0.6
         chord = 2 * half * np.maximum(1 - np.clip(radius, 0, 1) ** POWER, 0) ** (1 / POWER)
-        return cls(chord, chord * room, radius, (bottom - np.arange(rows))[:, None] * mm, mm)
+        return cls(chord, chord * room, radius, np.asarray((bottom - np.arange(rows))[:, None] * mm, np.float64), mm)
 
     def fluid(self, level: float, rise: float, length: float) -> Array:
         """Path in mm through fluid that stands to ``level`` mm above the costophrenic angle, ``[H, W]``.
@@ -254,7 +254,7 @@ def _width(lungs: LungFields) -> float:
     return float(last - first + 1)
 
 
-def _span(line: Mask) -> tuple[int, int]:
+def _span(line: Mask | np.bool_) -> tuple[int, int]:
     at = np.flatnonzero(line)
     return int(at[0]), int(at[-1])
 
@@ -280,4 +280,4 @@ def _dome(lung: Mask, right: bool, mm: float) -> Array:
     ends = lowest > bottom - 0.34 * height
     columns, lowest = columns[ends], lowest[ends]
     line = np.interp(np.arange(lung.shape[1]), columns, ndimage.median_filter(lowest, max(3, int(8 / mm))))
-    return ndimage.gaussian_filter1d(line, 3 / mm, mode="nearest")
+    return np.asarray(ndimage.gaussian_filter1d(line, 3 / mm, mode="nearest"))
