@@ -1,7 +1,7 @@
-"""Makes the pictures of the methods in the documentation: `python docs/scripts/pictures.py [NAME ...]`.
+"""Makes the pictures of the documentation: `python docs/scripts/pictures.py [NAME ...]`.
 
-All of them show the phantom of `make demo`. `layers` is the contact sheet of `lucency layers`, every other one the
-animation of a method.
+`phantoms` shows four patients, `phantom-fluid` one with more and more fluid. The others show the phantom of
+`make demo`: `layers` is the contact sheet of `lucency layers`, every other one the animation of a method.
 """
 
 from __future__ import annotations
@@ -9,18 +9,38 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 import lucency
 from lucency.engine import Engine
 from lucency.methods.units import strongest_units
+from lucency.phantom import simulate
 from lucency.render import Recorder, save_animation
 from lucency.render.contact import layer_sheet, save_sheet
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGES = ROOT / "docs" / "images"
 PICTURES = (
-    "layers", "occlusion", "lime", "shapley", "rise",
+    "phantoms", "phantom-fluid", "layers", "occlusion", "lime", "shapley", "rise",
     "integrated_gradients", "gradient", "gradcam", "meaningful",
 )  # fmt: skip
+
+
+def phantoms() -> np.ndarray:
+    """Two patients without fluid and two with, side by side, 0..1."""
+    chosen = ((13, 0, "right"), (3, 0, "right"), (27, 400, "right"), (28, 900, "left"))
+    return np.hstack([simulate(seed, volume_ml=ml, side=side, size=320).image for seed, ml, side in chosen])
+
+
+def fluid() -> np.ndarray:
+    """One patient with more and more fluid, and the path through it below (square root, white at 150 mm), 0..1."""
+    shown = [
+        simulate(7, volume_ml=ml, side="right", size=320, nodules=0, cardiomegaly=False, pacemaker=False, line=False)
+        for ml in (50, 150, 300, 800)
+    ]
+    truth = [np.sqrt(np.clip(p.truth_mm / 150, 0, 1)) for p in shown]
+    return np.vstack([np.hstack([p.image for p in shown]), np.hstack(truth)])
 
 
 def main(names: list[str]) -> None:
@@ -28,6 +48,10 @@ def main(names: list[str]) -> None:
     scan = lucency.read_scan(ROOT / "src" / "lucency" / "phantom" / "demo.png")
     classifier = lucency.load_classifier("lucency:phantom")
     for name in names or PICTURES:
+        if name in ("phantoms", "phantom-fluid"):
+            grey = phantoms() if name == "phantoms" else fluid()
+            Image.fromarray(np.round(grey * 255).astype(np.uint8)).save(IMAGES / f"{name}.png", optimize=True)
+            continue
         if name == "layers":
             units = strongest_units(Engine(classifier), scan)
             save_sheet(layer_sheet(units, "What the strongest feature map of each layer saw"), IMAGES / "layers.png")
