@@ -106,8 +106,6 @@ def contestants(methods: str, removals: str) -> list[tuple[str, str, Method]]:
     Raises:
         ParameterError: when a method, a removal or a setting does not exist.
     """
-    import dataclasses
-
     from lucency.cli.evaluate import named
     from lucency.cli.settings import method_with
 
@@ -115,7 +113,7 @@ def contestants(methods: str, removals: str) -> list[tuple[str, str, Method]]:
     for spec in named(methods):
         name, *settings = spec.split(":")
         how = method_with(name, settings)
-        if "removal" not in {f.name for f in dataclasses.fields(how)}:
+        if not hasattr(how, "removal"):
             found.append((spec, "", how))
             continue
         found += [(spec, removal, with_removal(name, settings, removal)) for removal in named(removals)]
@@ -228,7 +226,7 @@ def _done(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: Any) -
     import multiprocessing
     import statistics
     from collections import defaultdict
-    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
 
     from lucency.errors import ParameterError
@@ -254,17 +252,17 @@ def _done(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: Any) -
         return todo[who].pop(0)
 
     if jobs == 1:
-        while (task := next_one()) is not None:
-            row = made_row(task)
-            spent[task.contestant] += row["took"]
+        while (one := next_one()) is not None:
+            row = made_row(one)
+            spent[one.contestant] += row["took"]
             yield row
         return
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        running = {}
+        running: dict[Future[Record], Task] = {}
         try:
             while True:
-                while len(running) < jobs and (task := next_one()) is not None:
-                    running[pool.submit(made_row, task)] = task
+                while len(running) < jobs and (one := next_one()) is not None:
+                    running[pool.submit(made_row, one)] = one
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED)[0]:

@@ -71,7 +71,7 @@ def segmentation(heatmap: ArrayLike, threshold: float | None = None) -> Mask:
     if threshold is not None:
         return np.asarray(stretched > threshold)
     levels = (255 * stretched).astype(np.uint8)
-    return np.asarray(levels > threshold_otsu(levels))
+    return np.asarray(levels > threshold_otsu(levels))  # type: ignore[no-untyped-call]
 
 
 def mean_iou(found: Sequence[Mask], truth: Sequence[Mask], *, true_positives_only: bool = True) -> float:

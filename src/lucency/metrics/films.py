@@ -71,7 +71,7 @@ class Film:
         made = add_fluid(scan.display.mean(0).numpy(), lungs, volume, side)
         wet, dry = (Scan(torch.from_numpy(a)[None], source=self.path.name) for a in (made.image, made.twin))
         truth = made.truth_mm >= min(FLUID_MM, float(made.truth_mm.max()) / 2)
-        about = {"volume_ml": volume, "side": side}
+        about: dict[str, float | str] = {"volume_ml": volume, "side": side}
         return Case("simulated", self.path.stem, half_of(self.index), wet, truth, dry, about)
 
 

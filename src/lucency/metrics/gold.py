@@ -98,12 +98,12 @@ def random_regions(
         drawn = torch.rand(2 * len(grid) + 1, generator=generator).double()
         edges = smallest * (largest / smallest) ** drawn[: len(grid)]
         if i % 2 == 0:
-            box = []
+            box: list[slice] = []
             for n, edge, at in zip(grid, edges, drawn[len(grid) :], strict=False):
                 length = max(1, round(float(edge) * n))
                 start = int(float(at) * (n - length + 1))
                 box.append(slice(start, start + length))
-            out[(i, *box)] = True
+            out[i][tuple(box)] = True
         else:
             first = int(float(drawn[-1]) * pieces)
             near = (centres - centres[first]).square().sum(1).argsort()

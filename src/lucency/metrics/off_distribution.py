@@ -95,7 +95,8 @@ class OffDistribution:
 
     @cached_property
     def _centre(self) -> tuple[Array, Array]:
-        return self.reference.mean(0), np.linalg.inv(ledoit_wolf(self.reference)[0])
+        precision: Array = np.linalg.inv(ledoit_wolf(self.reference)[0])
+        return np.asarray(self.reference.mean(0), np.float64), precision
 
     @cached_property
     def _usual(self) -> Array:
@@ -160,7 +161,7 @@ class OffDistribution:
         """The same for features ``[B, D]``."""
         away, usual = self.distances(found), self._usual
         farther = [len(usual) - np.searchsorted(usual[:, i], away[:, i], side="left") for i in range(2)]
-        return np.minimum(1.0, 2 * (1 + np.min(farther, 0)) / (1 + len(usual)))
+        return np.asarray(np.minimum(1.0, 2 * (1 + np.min(farther, 0)) / (1 + len(usual))), np.float64)
 
 
 @dataclass(frozen=True)
@@ -247,4 +248,5 @@ def _features_of(classifier: Classifier, x: Tensor) -> Array:
 
 
 def _unit(found: Array) -> Array:
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    unit: Array = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -73,10 +73,10 @@ def infidelity(
         for axis, n in enumerate(probe.grid):
             start = int(torch.randint(0, max(1, n - side + 1), (1,), generator=generator))
             boxes[i, axis] = torch.tensor([start, min(n, start + side)])
-        masks[(i, *(slice(int(a), int(b)) for a, b in boxes[i]))] = 0
+        masks[i][tuple(slice(int(a), int(b)) for a, b in boxes[i])] = 0
     said = torch.cat([
         ((probe.pixels - probe.removed(part)).sum(1) * attribution).flatten(1).sum(1)
-        for part in masks.split(probe.batch_size)
+        for part in torch.split(masks, probe.batch_size)
     ])  # fmt: skip
     done = probe.clean[0] - probe.scores(masks, boxes)[:, 0]
     return infidelity_of(said.double().cpu().numpy(), done.double().cpu().numpy())

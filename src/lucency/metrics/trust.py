@@ -111,7 +111,7 @@ def phantom_case(index: int, kept: Path | None = None) -> Case:
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(".part.npz")
-            np.savez(part, **arrays)
+            np.savez(part, allow_pickle=False, **arrays)
             part.replace(file)
     else:
         with np.load(file) as stored:
@@ -126,7 +126,7 @@ def phantom_case(index: int, kept: Path | None = None) -> Case:
     depth = arrays["truth_mm"].astype(np.float32)
     # A little fluid is nowhere 5 mm deep; then the deeper half of it counts.
     truth = depth >= min(FLUID_MM, float(depth.max()) / 2)
-    about = {"volume_ml": float(arrays["volume_ml"]), "side": side}
+    about: dict[str, float | str] = {"volume_ml": float(arrays["volume_ml"]), "side": side}
     return Case("phantom", str(seed), half_of(index), wet, truth, dry, about)
 
 
