@@ -24,6 +24,7 @@ from lucency.removal import (
     Constant,
     Custom,
     DatasetMean,
+    Healthy,
     LocalMean,
     Mean,
     Mirror,
@@ -44,7 +45,6 @@ ANY: list[Removal] = [
     Blur(2.0),
     Constant(),
     Custom(lambda pixels, masks: pixels.flip(-1)),
-    DatasetMean(0.4),
     LocalMean(),
     Mean(),
     Mirror(),
@@ -53,6 +53,7 @@ ANY: list[Removal] = [
     SegmentMean(Cells(3)),
     Uniform(),
 ]
+MADE_FOR_FILMS: list[Removal] = [DatasetMean(), Healthy()]
 every = pytest.mark.parametrize("removal", ANY, ids=lambda r: str(r.name))
 
 

@@ -10,8 +10,10 @@ from lucency.cli.options import AsJson
 def methods(as_json: AsJson = False) -> None:
     """List the methods, their papers and their parameters."""
     from lucency.cli.console import out, print_json
+    from lucency.cli.settings import removal_named, words
     from lucency.explanation import describe
     from lucency.methods import METHODS
+    from lucency.removal import Removal
 
     found: list[dict[str, Any]] = [
         {
@@ -33,6 +35,11 @@ def methods(as_json: AsJson = False) -> None:
         shown = "  ".join(f"{key}={_short(value)}" for key, value in row["parameters"].items())
         out.print(f"  [dim]{shown}[/dim]" if shown else "  [dim]no parameters[/dim]")
     out.print("\nChange a parameter with --set, as in: lucency explain SCAN --method occlusion --set patch=24")
+    out.print(
+        "\nWhat stands where something was removed (--removal NAME), and what that costs beside the model's work:"
+    )
+    for removal in map(removal_named, words(Removal)):
+        out.print(f"  [bold]{removal.name}[/bold]  {removal.cost}{'' if removal.deterministic else ', random'}")
 
 
 def _short(value: Any) -> str:

@@ -43,7 +43,7 @@ def removal_named(name: str) -> Removal:
     """
     found = _read(name, Removal)
     if not isinstance(found, Removal):
-        raise ParameterError(f"There is no removal {name!r}; use one of {', '.join(_words(Removal))}.")
+        raise ParameterError(f"There is no removal {name!r}; use one of {', '.join(words(Removal))}.")
     return found
 
 
@@ -59,7 +59,7 @@ def _replaced(thing: Any, keys: Sequence[str], value: str, whose: str) -> Any:
         hint = typing.get_type_hints(type(thing))[key]
         new = _read(value, hint)
         if new is _MISSING:
-            raise ParameterError(f"{whose} cannot take {key}={value}; {key} is {' or '.join(_words(hint))}.")
+            raise ParameterError(f"{whose} cannot take {key}={value}; {key} is {' or '.join(words(hint))}.")
     return dataclasses.replace(thing, **{key: new})
 
 
@@ -108,14 +108,15 @@ def _read(text: str, hint: Any) -> Any:
     return _MISSING
 
 
-def _words(hint: Any) -> list[str]:
+def words(hint: Any) -> list[str]:
+    """What can be written for a parameter of this type."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return [word for one in inner for word in _words(one)]
+        return [word for one in inner for word in words(one)]
     if origin is typing.Literal:
         return [str(choice) for choice in inner]
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return [f"several of these with commas: {' or '.join(_words(inner[0]))}"]
+        return [f"several of these with commas: {' or '.join(words(inner[0]))}"]
     plain = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "none"}
     if hint in plain:
         return [plain[hint]]

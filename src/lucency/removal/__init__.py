@@ -4,6 +4,7 @@ from lucency.removal.average import DatasetMean
 from lucency.removal.base import Fill, Removal, remove
 from lucency.removal.biharmonic import Biharmonic
 from lucency.removal.custom import Custom
+from lucency.removal.healthy import Healthy
 from lucency.removal.linear import NoisyLinear
 from lucency.removal.local import LocalMean
 from lucency.removal.mirror import Mirror
@@ -18,6 +19,7 @@ __all__ = [
     "Custom",
     "DatasetMean",
     "Fill",
+    "Healthy",
     "LocalMean",
     "Mean",
     "Mirror",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +12,8 @@ from torch.nn import functional as F
 
 from lucency.errors import ParameterError
 from lucency.removal.base import Fill, Removal
+from lucency.removal.healthy import shipped
+from lucency.removal.network import COARSE
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class DatasetMean(Removal):
     """The mean picture of a data set, stretched to the scan.
 
     Attributes:
-        source: an ``.npy`` file that holds it, ``[*spatial]`` or ``[C, *spatial]``, in display values 0..1; or one
-            such value.
+        source: an ``.npy`` file that holds it, ``[*spatial]`` or ``[C, *spatial]``, in display values 0..1; ``None``
+            takes the mean of the healthy chest films that :class:`~lucency.removal.healthy.Healthy` has learned from.
     """
 
     name: ClassVar[str] = "dataset-mean"
     deterministic: ClassVar[bool] = True
-    source: float | str = 0.5
+    source: str | None = None
 
     def bind(self, pixels: Tensor, generator: torch.Generator) -> Fill:
         """As :meth:`Removal.bind`.
@@ -34,14 +35,12 @@ class DatasetMean(Removal):
         Raises:
             ParameterError: when the file cannot be read or does not fit the scan.
         """
-        if not isinstance(self.source, str):
-            fill = torch.full_like(pixels, self.source)[None]
-            return lambda masks: fill
+        axes = pixels.ndim - 1
         try:
-            found = torch.from_numpy(np.load(Path(self.source), allow_pickle=False)).to(pixels)
+            found = healthy_mean() if self.source is None else torch.from_numpy(np.load(self.source))
+            found = found.to(pixels)
         except (OSError, ValueError, TypeError) as error:
             raise ParameterError(f"{self.source} is no .npy file with a mean picture ({error}).") from error
-        axes = pixels.ndim - 1
         if found.ndim == axes:
             found = found[None]
         if found.ndim != axes + 1 or len(found) not in (1, len(pixels)):
@@ -49,3 +48,8 @@ class DatasetMean(Removal):
         mode = "bilinear" if axes == 2 else "trilinear"
         fill = F.interpolate(found[None], pixels.shape[1:], mode=mode, align_corners=False).expand(1, *pixels.shape)
         return lambda masks: fill
+
+
+def healthy_mean() -> Tensor:
+    """``[COARSE, COARSE]``: the mean healthy film."""
+    return shipped()["expected.mean"].view(COARSE, COARSE)
