@@ -447,7 +447,7 @@ def test_a_comparison_needs_nothing_else_and_a_failure_stands_in_its_place(tmp_p
     assert float(coarse[4][0]) == pytest.approx(number.value)
     hits = [m.localisation.hit for m in methods if m.localisation is not None]
     assert True in hits
-    assert [cell[1] == "yes" for cell in (fine[7], coarse[7])] == hits
+    assert [cell[1] == "yes" for cell in (fine[8], coarse[8])] == hits
     assert len(fine) == len(coarse) == page.count('<th scope="col">') - 1
 
 
