@@ -95,7 +95,7 @@ class OffDistribution:
 
     @cached_property
     def _centre(self) -> tuple[Array, Array]:
-        precision: Array = np.linalg.inv(ledoit_wolf(self.reference)[0])
+        precision = np.asarray(np.linalg.inv(ledoit_wolf(self.reference)[0]), np.float64)
         return np.asarray(self.reference.mean(0), np.float64), precision
 
     @cached_property
