@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -167,3 +168,13 @@ def test_shifted_repeats_the_border() -> None:
 def test_bad_parameters_are_said(kind: type[Method], wrong: dict[str, object]) -> None:
     with pytest.raises(ParameterError):
         kind(**wrong)
+
+
+@pytest.mark.parametrize("how", CASES[::2], ids=lambda m: m.name)
+def test_a_removal_that_the_classifier_does_not_notice_is_said_aloud(how: Method) -> None:
+    short = dataclasses.replace(how, iterations=1)
+    assert "warning" not in explain(scan(), sharp(*BOX), target=0, method=short).facts
+    deaf = dataclasses.replace(short, removal=Constant(0.8))
+    facts = explain(scan(), sharp(*BOX), target=0, method=deaf).facts
+    assert "choose another --removal" in str(facts["warning"])
+    assert facts["score with all removed"] == pytest.approx(float(torch.sigmoid(torch.tensor(8.0))), abs=0.02)

@@ -29,6 +29,7 @@ from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.masks.smooth import SmoothMax, shifted
 from lucency.methods.base import Method, Step
+from lucency.methods.emptied import emptied
 from lucency.methods.meaningful import Game
 from lucency.removal import Blur, Removal
 from lucency.scan import Scan
@@ -80,6 +81,7 @@ class Extremal(Method):
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         engine.classifier.network()
         probe = engine.open(scan, question, self.removal)
+        nothing_left = emptied(probe)
         device = probe.pixels.device
         up = SmoothMax(probe.grid, self.step, self.sigma, device)
         ideal = torch.stack([_ideal(a, int(torch.tensor(probe.grid).prod())) for a in self.areas]).to(device)
@@ -118,7 +120,7 @@ class Extremal(Method):
                 heatmap=partial(_mean, now),
                 perturbed=partial(self._seen, probe, now[:1]),
                 point=(float(iteration), float(score[0])),
-                facts={f"area {a:g}": float(m.mean()) for a, m in zip(self.areas, now, strict=True)},
+                facts=nothing_left | {f"area {a:g}": float(m.mean()) for a, m in zip(self.areas, now, strict=True)},
             )
 
     def _seen(self, probe: Probe, masks: Tensor) -> Tensor:

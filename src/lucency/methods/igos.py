@@ -27,6 +27,7 @@ from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.masks.smooth import resized
 from lucency.methods.base import Method, Step
+from lucency.methods.emptied import emptied
 from lucency.removal import Blur, Removal
 from lucency.scan import Scan
 
@@ -74,6 +75,7 @@ class Igos(Method):
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         engine.classifier.network()
         probe = engine.open(scan, question, self.removal)
+        nothing_left = emptied(probe)
         cells = tuple(max(1, round(n / self.cell)) for n in probe.grid)
         edges = [torch.exp(-probe.pixels.diff(dim=a).square().mean(0) / self.edge) for a in range(1, probe.pixels.ndim)]
         masks = torch.ones((2, *cells), device=probe.pixels.device)
@@ -91,7 +93,7 @@ class Igos(Method):
                 heatmap=partial(_claimed, product),
                 perturbed=partial(_seen, probe, product),
                 point=(float(iteration), score),
-                facts={"masked share": float(1 - product.mean())},
+                facts={**nothing_left, "masked share": float(1 - product.mean())},
             )
 
     def _regularisation(self, probe: Probe, masks: Tensor, edges: list[Tensor]) -> Tensor:

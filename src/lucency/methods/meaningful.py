@@ -25,6 +25,7 @@ from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.masks.smooth import resized, shifted, total_variation, upsampled
 from lucency.methods.base import Method, Step
+from lucency.methods.emptied import emptied
 from lucency.removal import Blur, Removal
 from lucency.scan import Scan
 
@@ -88,6 +89,7 @@ class Meaningful(Method):
             assert first is not None
             spent = (first.evaluations, first.gradients)
         probe = engine.open(scan, question, self.removal)
+        nothing_left = emptied(probe)
         cells = tuple(max(1, round(n / self.delta)) for n in probe.grid)
         mask = self._beginning(probe, cells, None if first is None else first.heatmap()).requires_grad_(True)
         adam = torch.optim.Adam([mask], lr=self.rate)
@@ -112,7 +114,10 @@ class Meaningful(Method):
                 heatmap=partial(self._heatmap, now, probe.grid),
                 perturbed=partial(_seen, probe, full.detach()),
                 point=(float(iteration), float(score)),
-                facts={"masked share": float((1 - now).mean() if self.game == "deletion" else now.mean())},
+                facts={
+                    **nothing_left,
+                    "masked share": float((1 - now).mean() if self.game == "deletion" else now.mean()),
+                },
             )
 
     def regularisation(self, mask: Tensor) -> Tensor:
