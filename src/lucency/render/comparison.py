@@ -160,7 +160,7 @@ def save_comparison(
         truths=None if truth is None else _outlines(np.asarray(truth) != 0, first, sizes),
         tiles=[_tile(c, first.peak, sizes) for c in compared],
         styles=styles,
-        charts=_charts(compared, random, styles),
+        charts=_charts(compared, random, styles, first.provenance["question"]["watch"]),
         chart_size=CHART,
         columns=columns,
         rows=[(c, [_cell(c, column.name) for column in columns]) for c in compared],
@@ -250,7 +250,10 @@ def _cell(compared: Compared, column: str) -> Cell:
         if _curve_name(curve) == column:
             number = curve.number
             half = (number.high - number.low) / 2
-            return Cell(f"{number.value:.3f}" + (f" ± {half:.3f}" if half >= 0.0005 else ""), number.value)
+            return Cell(
+                f"{number.value:.3f}".replace("-0.000", "0.000") + (f" ± {half:.3f}" if half >= 0.0005 else ""),
+                number.value,
+            )
     value: float | bool | None
     match column:
         case "probability":
@@ -280,7 +283,9 @@ def _cell(compared: Compared, column: str) -> Cell:
     return Cell(f"{value:.3f}", value)
 
 
-def _charts(compared: Sequence[Compared], random: Curve | None, styles: dict[str, tuple[str, str]]) -> list[Chart]:
+def _charts(
+    compared: Sequence[Compared], random: Curve | None, styles: dict[str, tuple[str, str]], watch: str
+) -> list[Chart]:
     kinds = dict.fromkeys(c.kind for one in compared for c in one.curves)
     charts = []
     for kind in kinds:
@@ -289,6 +294,9 @@ def _charts(compared: Sequence[Compared], random: Curve | None, styles: dict[str
         every = [c for _, c in curves] + beside
         low = min(0.0, *(float(c.band[0].min()) for c in every), *(c.clean for c in every))
         high = max(float(c.band[1].max()) for c in every)
+        if watch == "probability":
+            # Student's interval of a few repeats knows no bounds, and a probability has them.
+            low, high = 0.0, 1.0
         right = max(float(c.shares[-1]) for c in every)
         box = (right or 1.0, low, high if high > low else low + 1)
         better = f", {every[0].better} is better" if every[0].better != "neither" else ""
@@ -319,7 +327,7 @@ def _line(name: str, title: str, curve: Curve, colour: str, dash: str, box: tupl
         pairs = list(zip(curve.shares, ys, strict=True))
         return " ".join(f"{_x(x, box):.1f},{_y(y, box):.1f}" for x, y in (reversed(pairs) if back else pairs))
 
-    low, high = curve.band
+    low, high = (np.clip(edge, box[1], box[2]) for edge in curve.band)
     band = f"M{points(high)} L{points(low, back=True)} Z" if not np.allclose(low, high) else ""
     return Line(name, title, colour, dash, f"M{points(curve.mean)}", band)
 

@@ -48,6 +48,9 @@ def curves(evaluation: Evaluation) -> Figure:
             elif curve.kind == "random" and kind in ("MoRF", "LeRF", "random"):
                 _draw(panel, curve, hexed(palette.MUTED), (0, (1, 1.5)), "random order")
         panel.axhline(evaluation.clean, color=hexed(palette.LINE), linewidth=1, zorder=1)
+    if evaluation.question.watch == "probability":
+        # Student's interval of a few repeats knows no bounds, and a probability has them.
+        axes[0].set_ylim(-0.02, 1.02)
     axes[0].set_ylabel(evaluation.question.label, color=hexed(palette.TEXT), fontfamily=FAMILY)
     lines, labels = _legend(axes)
     figure.legend(
