@@ -155,7 +155,8 @@ def test_a_tolerance_saves_the_patches_between_that_are_like_their_neighbours() 
     striped, stripes = Scan(torch.arange(64.0).remainder(8).ge(4).float().expand(1, 64, 64)), classifier_of(Stripes())
     engine, how = Engine(stripes, tolerance=0.01, windows=False), replace(how, patch=4, stride=4)
     fine = explain(striped, stripes, target=0, watch="logit", method=how, engine=engine)
-    assert fine.provenance["evaluations"] == 257
+    # Half precision was tried on nine more.
+    assert fine.provenance["evaluations"] == 257 + 9
     assert fine.facts["interpolation error"] > 0.01
 
 

@@ -29,6 +29,7 @@ from lucency.methods.base import Fact, Method, Step
 from lucency.removal import Constant, Removal, gaussian_blur
 from lucency.scan import Scan
 
+NEAR = 0.35
 CHECKS = 16
 """Patches between others that are asked about to see whether a mean of these would have done."""
 
@@ -95,16 +96,14 @@ class Occlusion(Method):
                     known[now] = True
                     falls, covered = _more(falls, covered, single[:, now], patches.boxes[now])
                     seen = int(known.sum())
+                    so_far = (patches, single.clone(), known.clone()) if spread and seen < len(patches) else None
                     yield Step(
                         done=min(seen / len(patches), 0.99) if engine.tolerance else seen / len(patches),
                         evaluations=probe.evaluations,
                         score=float(scores[part[-1], 0]),
-                        heatmap=partial(_mean, falls, covered, 0, seen if spread else None),
+                        heatmap=partial(_mean, falls, covered, 0, so_far),
                         perturbed=partial(_hidden, probe, patches, now[-1:]),
-                        also={
-                            q.label: partial(_mean, falls, covered, i, seen if spread else None)
-                            for i, q in enumerate(also, 1)
-                        },
+                        also={q.label: partial(_mean, falls, covered, i, so_far) for i, q in enumerate(also, 1)},
                         facts={"patches": len(patches), **probe.facts, **facts},
                     )
         if engine.tolerance:
@@ -165,24 +164,28 @@ def _more(falls: Tensor, covered: Tensor, values: Tensor, boxes: Tensor) -> tupl
     return falls, covered
 
 
-def _mean(falls: Tensor, covered: Tensor, q: int, seen: int | None) -> Tensor:
-    mean = falls[q] / covered.clamp_min(1)
-    return mean if seen is None else _between(mean, covered > 0, seen)
+def _mean(falls: Tensor, covered: Tensor, q: int, so_far: tuple[Patches, Tensor, Tensor] | None) -> Tensor:
+    """The map of a question; where ``so_far`` is given, patches not asked about yet take what lies around them."""
+    falls = falls[q : q + 1]
+    if so_far is not None:
+        patches, single, known = so_far
+        (missing,) = (~known).nonzero(as_tuple=True)
+        guess = _between(single[q], known, patches.counts)[missing]
+        falls, covered = _more(falls, covered, guess[None], patches.boxes[missing])
+    return falls[0] / covered.clamp_min(1)
 
 
 def _hidden(probe: Probe, patches: Patches, which: Tensor) -> Tensor:
     return probe.removed(patches.masks(which, probe.pixels.device))[0]
 
 
-def _between(heatmap: Tensor, known: Tensor, seen: int) -> Tensor:
-    """A map ``[*grid]`` whose pixels that no patch has covered yet take what lies around them."""
-    if bool(known.all()):
-        return heatmap
-    # Patches seen so far are about this far apart.
-    apart = (heatmap.numel() / seen) ** (1 / heatmap.ndim)
-    weight = gaussian_blur(known.float()[None], apart / 2)[0]
-    around = gaussian_blur((heatmap * known)[None], apart / 2)[0] / weight.clamp_min(1e-6)
-    return torch.where(known, heatmap, around)
+def _between(values: Tensor, known: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """What lies around each patch: ``[N]`` from the values ``[N]`` of the ``known`` ``[N]`` on a grid of ``counts``."""
+    apart = (len(known) / int(known.sum())) ** (1 / len(counts))
+    known = known.to(values).view(1, *counts)
+    # A good third of the distance between known patches: wide enough to reach them, and their differences stay.
+    weight = gaussian_blur(known, NEAR * apart)
+    return (gaussian_blur(values.view(1, *counts) * known, NEAR * apart) / weight.clamp_min(1e-9)).flatten()
 
 
 def spread_order(n: int) -> Tensor:
