@@ -33,6 +33,7 @@ docs: env-docs
 bench: env-test
 	$(RUN) benchmarks/occlusion.py --threads 1
 	$(RUN) benchmarks/anytime.py --threads 1
+	$(RUN) benchmarks/anytime.py --threads 1 --model lucency:effusion --out out/bench/anytime-effusion.json
 	$(RUN) benchmarks/evaluations.py
 	$(RUN) docs/scripts/speed.py
 

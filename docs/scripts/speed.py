@@ -1,6 +1,6 @@
 """The plot of docs/benchmarks.md, from what the benchmarks have left in out/bench.
 
-python docs/scripts/speed.py [--bench out/bench] [--out docs/pictures/speed.png]
+python docs/scripts/speed.py [--bench out/bench] [--out docs/images/speed.png]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--bench", type=Path, default=Path("out/bench"))
-    parser.add_argument("--out", type=Path, default=Path("docs/pictures/speed.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images/speed.png"))
     args = parser.parse_args()
     occlusion = json.loads((args.bench / "occlusion.json").read_text())["rows"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
