@@ -118,7 +118,7 @@ def test_how_sure_follows_the_standard_error(phantom: Phantom) -> None:
         verdict = judge(said(heatmap, phantom.image, standard_error=error))
         assert verdict.signal_to_noise == pytest.approx(1 / noise, rel=1e-3)
         levels.append(verdict.level)
-    assert levels == ["certain", "fairly certain", "uncertain", "no more than chance"]
+    assert levels == ["certain", "fairly certain", "uncertain", "not reliable"]
     spreads = [
         judge(said(heatmap, phantom.image, standard_error=np.full_like(heatmap, noise))).spread for noise in (0.01, 0.1)
     ]

@@ -22,7 +22,7 @@ from lucency.scan import Scan
 
 REGION = 0.5
 """Share of the maximum down to which what is connected to it counts as the strongest region."""
-LEVELS = ((5.0, "certain"), (3.0, "fairly certain"), (2.0, "uncertain"), (-np.inf, "no more than chance"))
+LEVELS = ((5.0, "certain"), (3.0, "fairly certain"), (2.0, "uncertain"), (-np.inf, "not reliable"))
 """How sure a peak of so many standard errors is called."""
 MAINLY = 0.5
 ASTRAY = 0.4

@@ -90,7 +90,7 @@ def explain(
     from lucency.cli.settings import method_with
     from lucency.engine import Engine
     from lucency.metrics.off_distribution import Doubter, OffDistribution
-    from lucency.metrics.sanity import check, known_verdict
+    from lucency.metrics.sanity import check, known_verdict, layers_of
     from lucency.removal import Blur
     from lucency.verdict import judge
 
@@ -98,6 +98,9 @@ def explain(
     picture = read_scan(scan)
     classifier = classifier_named(model)
     engine = Engine(classifier, device=device, seed=seed)
+    if sanity:
+        # A black box is refused before the work rather than after it.
+        layers_of(classifier)
     known = OffDistribution.shipped(classifier)
     doubter = None if known is None else Doubter(known)
     recorder = _recorder(known) if folder is not None and animation is not Animation.none else None
