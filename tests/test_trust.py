@@ -127,7 +127,11 @@ def test_a_run_is_kept_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()
     assert run()["rows"] == 2
     assert (tmp_path / "rows.jsonl").read_text().splitlines() == lines
-    assert "Artefacts" in (tmp_path / "trust.md").read_text()
+    # Killed in the middle of a line: the other row stays, and the half one is made again.
+    (tmp_path / "rows.jsonl").write_text(lines[0] + "\n" + lines[1][:50])
+    assert run()["rows"] == 2
+    assert (tmp_path / "rows.jsonl").read_text().splitlines()[0] == lines[0]
+    assert "benchmark-trust --out" in (tmp_path / "trust.md").read_text()
     made, again = phantom_case(0, tmp_path / "cases"), phantom_case(0)
     assert torch.equal(made.scan.pixels, again.scan.pixels)
     assert made.twin is not None

@@ -198,7 +198,12 @@ def _kept(file: Path, tasks: Sequence[Task]) -> list[Record]:
     wanted = {task.key for task in tasks}
     prints = {kind: _fingerprint(kind) for kind in {task.kind for task in tasks}}
     rows = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    text = file.read_text()
+    if not text.endswith("\n"):
+        # The run was killed in the middle of a line.
+        text = text[: text.rfind("\n") + 1]
+        file.write_text(text)
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             row = json.loads(line)
             key = tuple(row[k] for k in ("what", "kind", "key", "method", "removal", "watch"))

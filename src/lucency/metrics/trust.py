@@ -45,12 +45,8 @@ FLUID_MM = 5.0
 SIZE = 224
 REGION, REGIONS = 18, 25
 NOISE = 0.01
-PIECES: dict[str, Pieces] = {
-    "patch 16": patches(16),
-    "patch 32": patches(32),
-    "patch 64": patches(64),
-    "half of the superpixels": halves(),
-}
+PATCHES: dict[str, Pieces] = {f"patch {side}": patches(side) for side in (16, 32, 64)}
+PIECES: dict[str, Pieces] = {**PATCHES, "half of the superpixels": halves()}
 WATCHED = ("logit", "probability")
 TOLERATED = 0.01
 """The artefact rate up to which a removal can be recommended."""
@@ -251,13 +247,18 @@ def summary(records: Sequence[Record], kind: str, half: Half = "report", fewest:
     return sorted(rows, key=lambda r: -r["iou"][0])
 
 
-def removals_summary(records: Sequence[Record], kind: str, half: Half | None = None) -> list[Record]:
-    """One row for each removal on the cases of ``kind`` (of one half, or all): gold standard and artefacts."""
+def removals_summary(records: Sequence[Record], kind: str, half: Half | None = None, fewest: int = 3) -> list[Record]:
+    """One row for each removal on the cases of ``kind`` (of one half, or all): gold standard and artefacts.
+
+    Removals with fewer than ``fewest`` cases are left out.
+    """
     rows = []
     found = [r for r in records if r["kind"] == kind and r["what"] == "removal" and "error" not in r]
     found = [r for r in found if half in (None, r["half"])]
     for removal in dict.fromkeys(r["removal"] for r in found):
         mine = [r for r in found if r["removal"] == removal]
+        if len(mine) < fewest:
+            continue
         row: Record = {"removal": removal, "cases": len(mine)}
         for watch in WATCHED:
             for key in ("pearson", "spearman", "slope"):
@@ -305,7 +306,7 @@ def recommend(records: Sequence[Record]) -> Recommendation | None:
     if not learnt:
         return None
     rates = {
-        row["removal"]: max((row[f"{name} rate"][0] for name in PIECES if f"{name} rate" in row), default=0.0)
+        row["removal"]: max((row[f"{name} rate"][0] for name in PATCHES if f"{name} rate" in row), default=0.0)
         for row in removals_summary(records, "phantom", "choose")
     }
     allowed = [row for row in learnt if rates.get(row["removal"], 0.0) <= TOLERATED] or learnt
