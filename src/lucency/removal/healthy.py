@@ -55,7 +55,7 @@ class Healthy(Removal):
             painted = network(small.expand(len(masks), 1, *SIZE), kept).clamp(0, 1)
             return F.interpolate(painted, grid, mode="bilinear", antialias=True).to(pixels)
 
-        return lambda masks: torch.cat([some(part) for part in masks.split(AT_ONCE)])
+        return lambda masks: torch.cat([some(part) for part in torch.split(masks, AT_ONCE)])
 
 
 @cache
@@ -72,4 +72,5 @@ def painter(device: torch.device) -> InPainter:
     with torch.inference_mode(False):
         network = InPainter()
         network.load_state_dict({name: value.float() for name, value in shipped().items()})
-        return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.to(device).eval().requires_grad_(False)

@@ -47,7 +47,7 @@ class NoisyLinear(Removal):
         seed = seed_from(generator)
 
         def fill(masks: Tensor) -> Tensor:
-            smooth = cast(Tensor, _Imputed.apply(masks, pixels, neighbours))
+            smooth = cast(Tensor, _Imputed.apply(masks, pixels, neighbours))  # type: ignore[no-untyped-call]
             return smooth + self.noise * noise_for(masks, len(pixels), seed) if self.noise else smooth
 
         return fill
