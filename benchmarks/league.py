@@ -5,8 +5,8 @@
 Each phantom has an effusion of 100 to 800 ml and comes from a seed that no training has seen. Every method explains
 why the model calls it an effusion; its map is compared with the fluid, and the scan is taken apart along it. The
 threshold of the overlap is chosen for each method on other phantoms (`--tuning`). Each map leaves one line of JSON
-behind, so that the run can be stopped (`--minutes`) and started again. Every method gets the same time: quick ones see
-all phantoms, slow ones as many as the time allows.
+behind, so that the run can be stopped (`--minutes`) and started again. One phantom follows the other, so that all
+methods have seen the same ones. The table goes into the page between its two marks; what stands around them is kept.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import platform
 import time
 from datetime import UTC, datetime
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,14 @@ from numpy.typing import NDArray
 from lucency import LucencyError, Scan, evaluate, explain, load_classifier
 from lucency.engine import Engine
 from lucency.methods import METHODS, Method
+from lucency.methods.expected_gradients import ExpectedGradients
+from lucency.methods.extremal import Extremal
+from lucency.methods.igos import Igos
+from lucency.methods.lime import Lime
+from lucency.methods.meaningful import Meaningful
 from lucency.methods.rise import Rise
+from lucency.methods.shapley import Shapley
+from lucency.methods.smoothgrad import SmoothGrad
 from lucency.metrics import iou, localise
 from lucency.metrics.localisation import THRESHOLDS
 from lucency.phantom import simulate
@@ -41,13 +49,24 @@ SIZE = 224
 RESAMPLES = 2000
 FEWEST = 4
 NOTHING = "nothing"
+BEGIN, END = "<!-- begin of what benchmarks/league.py writes -->\n", "<!-- end -->\n"
 
 Record = dict[str, Any]
 
 
 def contestants() -> dict[str, Method | None]:
-    """Every method with its defaults, RISE with a quarter of its masks, and a map of noise that knows nothing."""
-    return {**{name: cls() for name, cls in METHODS.items()}, "rise": Rise(samples=1000), NOTHING: None}
+    """Every method with its defaults, the slow ones with fewer samples, and a map of noise that knows nothing."""
+    quicker: dict[str, Method] = {
+        "rise": Rise(samples=500),
+        "lime": Lime(samples=400),
+        "shapley": Shapley(samples=400),
+        "smoothgrad": SmoothGrad(samples=25),
+        "expected_gradients": ExpectedGradients(samples=50),
+        "meaningful": Meaningful(iterations=100),
+        "extremal": Extremal(areas=(0.1,), iterations=100),
+        "igos": Igos(iterations=10, path=6),
+    }
+    return {**{name: cls() for name, cls in METHODS.items()}, **quicker, NOTHING: None}
 
 
 @cache
@@ -135,14 +154,13 @@ def rows_of(records: list[Record]) -> list[Record]:
     return rows
 
 
-def page(records: list[Record], command: str) -> str:
-    """The table as a page of the documentation."""
+def results(records: list[Record], command: str) -> str:
+    """The table, how it came about and what its columns mean, for the page of the documentation."""
     rows = rows_of(records)
     test = [r for r in records if not r["tuning"]]
     probabilities = {r["seed"]: r["probability"] for r in test if "probability" in r}
     volumes = {r["seed"]: r["volume_ml"] for r in test}
     areas = {r["seed"]: r["area"] for r in test if "area" in r}
-    count = len(volumes)
     meta = next(r for r in records if "model" in r)
     found = sum(p >= 0.5 for p in probabilities.values())
 
@@ -161,32 +179,31 @@ def page(records: list[Record], command: str) -> str:
     table = "\n".join(lines)
     missing = sorted(set(contestants()) - {row["method"] for row in rows})
     absent = f"Not in it, for fewer than {FEWEST} phantoms so far: {', '.join(missing)}." if missing else ""
-    return f"""# League table
-
-How well each method finds a pleural effusion whose place is known, because it was simulated. Made by
-
+    used = {r["method"]: r["parameters"] for r in test if "parameters" in r}
+    settings = "\n".join(
+        f"| {name} | {', '.join(f'{key} {json.dumps(value)}' for key, value in used[name].items()) or 'none'} |"
+        for name in sorted(used)
+    )
+    return f"""
 ```
 {command}
 ```
 
-on {count} phantoms with {min(volumes.values()):.0f} to {max(volumes.values()):.0f} ml of fluid on one side, seeds from
-{TEST_SEEDS:,} on, none of them used in training; model `{meta["model"]}` ({meta["fingerprint"][:12]}), which calls
-{found} of the {len(probabilities)} an effusion (probability of 0.5 or more). Every method runs with its
-defaults (RISE with 1,000 masks instead of 4,000) and is asked about the probability.
-{meta["machine"]}, {meta["threads"]} thread(s), {meta["date"]}.
+made this on {len(volumes)} phantoms with {min(volumes.values()):.0f} to {max(volumes.values()):.0f} ml of fluid on one
+side, seeds from {TEST_SEEDS:,} on, none of them used in training; model `{meta["model"]}`
+({meta["fingerprint"][:12]}), which calls {found} of the {len(probabilities)} an effusion (probability of 0.5 or more).
+The question is always the probability of effusion. {meta["machine"]}, {meta["threads"]} thread, {meta["date"]}.
 
 | method | hit rate of the maximum | IoU at best fixed threshold | mass on fluid | top 5 % on fluid | AOPC \
 | threshold | phantoms | evaluations | gradients | CPU seconds |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {table}
 
+{absent}
 Means over the phantoms, in brackets the 95 % bootstrap interval over phantoms ({RESAMPLES:,} resamples); medians of
-evaluations, gradients and seconds of processor time. Where two intervals overlap widely, the table does not tell the
-two methods apart. An interval from a handful of phantoms is too narrow, and of no width where all of them agree.
+evaluations, gradients and seconds of processor time. Sorted by IoU.
 
-- *Phantoms*: how many the row reports on, and in brackets how many its threshold was chosen on. Slow methods have
-  fewer, for want of time; the same command goes on where it stopped.
-  {absent}
+- *Phantoms*: how many the row reports on, and in brackets on how many others its threshold was chosen.
 - *Fluid* is every pixel whose ray crosses at least {FLUID_MM:g} mm of it: {np.mean(list(areas.values())):.1%} of the
   picture on average, which is what a map that knows nothing gets for mass and for the top 5 %.
 - *Hit rate*: how often the maximum of the map lies on fluid (of a plateau, its middle).
@@ -197,9 +214,12 @@ two methods apart. An interval from a handful of phantoms is too narrow, and of 
   uniform noise, most relevant first ([Evaluation](evaluation.md)); one run for each phantom.
 - *{NOTHING}* is a map of white noise: the line to beat.
 
-What this table is not: the fluid is where the fluid *is*, not necessarily what this model looks at. A method that
-truthfully shows a model to rely on something else loses points here. AOPC asks the model and not the anatomy, but noise
-is nothing that the model has seen in training.
+Settings (all others are the defaults; a removal is written with its own parameters):
+
+| method | parameters |
+| --- | --- |
+{settings}
+
 """
 
 
@@ -237,15 +257,12 @@ def main() -> None:
     jobs += tuning
     done = {(r["method"], r["seed"]) for r in records}
     names = arguments.methods.split(",") if arguments.methods else list(contestants())
-    todo = {name: [job for job in jobs if (name, job[0]) not in done] for name in names}
-    spent = {name: sum(r["took"] for r in records if r["method"] == name) for name in todo}
     started = time.perf_counter()
     with arguments.records.open("a") as file:
-        while any(todo.values()) and time.perf_counter() - started < 60 * arguments.minutes:
-            name = min((n for n in todo if todo[n]), key=spent.__getitem__)
-            seed, tune = todo[name].pop(0)
+        for (seed, tune), name in product(jobs, names):
+            if (name, seed) in done or time.perf_counter() - started > 60 * arguments.minutes:
+                continue
             records.append(measure(seed, tune, name, engine, arguments.target) | about)
-            spent[name] += records[-1]["took"]
             file.write(json.dumps(records[-1]) + "\n")
             file.flush()
             print(
@@ -253,7 +270,8 @@ def main() -> None:
                 flush=True,
             )
     command = f"python benchmarks/league.py --phantoms {arguments.phantoms} --tuning {arguments.tuning}"
-    arguments.page.write_text(page(records, command))
+    before, _, rest = arguments.page.read_text().partition(BEGIN)
+    arguments.page.write_text(before + BEGIN + results(records, command) + END + rest.partition(END)[2])
     print(f"wrote {arguments.page}")
 
 
