@@ -86,11 +86,12 @@ around it are removed ("the twin in place of the hole": what is right to put the
 On ten real films of held-out patients (five without findings, five with a radiologist's box around fluid, the box
 hidden), beside blur, road and mirror:
 
-- Good: borders of lung, heart and body go on through holes of up to 32 pixels; where fluid was hidden at a lung base, a
-  dark lung with an outer chest wall stands there in four of five, where blur and road leave white.
-- Bad: no ribs or vessels in large holes, so the fill is smoother than any lung; on a turned patient with a small lung a
-  seam remains and the fill is blotchy; on a supine film the painted lung is too dark; a hole over more than half of the
-  film gives an average chest with a bright blotch where the stomach is.
+- Good: borders of lung, heart and body go on through squares of 32 to 64 pixels; where a large box of fluid at the side
+  was hidden, a dark lung with a chest wall stands there in three of four films, where blur and road leave white.
+- Bad: no ribs or vessels in large holes, so the fill is smoother than any lung; on a turned patient with a small lung
+  the fill is blotchy, with a seam; a small box over the edge of the diaphragm shows as a dark patch; on a supine film
+  the painted lung is too dark; a hole over more than half of the film gives an average chest with a bright blotch where
+  the stomach is.
 
 ## Known failures
 
