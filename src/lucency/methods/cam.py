@@ -69,7 +69,7 @@ class _GradCam(Method):
         features, gradient = features_and_gradient(probe, probe.pixels[None], self.layer)
         heatmap = (self._weights(features[0], gradient[0]) * features[0]).sum(0).clamp_min(0)
         size = "x".join(map(str, features.shape[1:]))
-        yield answer(probe, onto_grid(heatmap, probe.grid), {"feature_maps": size})
+        yield answer(probe, onto_grid(heatmap, probe.grid), {"feature maps": size})
 
     @abstractmethod
     def _weights(self, features: Tensor, gradient: Tensor) -> Tensor:
