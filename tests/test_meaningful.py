@@ -147,6 +147,32 @@ def test_the_area_asked_for_is_the_area_found(area: float) -> None:
     assert abs(ours.heatmap.mean() - area) < 0.05
 
 
+def test_what_a_classifier_says_of_an_empty_scan_does_not_decide_where_the_mask_goes() -> None:
+    class Startled(Window):
+        """As above, and taken aback by a dark scan, on which a corner matters far more than the box."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            dark = (0.6 - x.mean((1, 2, 3))).clamp_min(0)
+            corner = x[:, :, 36:, 28:].flatten(1).mean(1)
+            odd = torch.stack([200 * dark * corner, torch.zeros_like(dark)], 1)
+            return 10 * (super().forward(x) - 0.4) + odd
+
+    how = Extremal(areas=(0.1,), game="deletion", **AREA)
+    heat = torch.from_numpy(explain(scan(), classifier_of(Startled(*BOX)), target=0, method=how).heatmap)
+    assert heat[tuple(slice(*b) for b in BOX)].mean() > 0.5
+    assert heat[36:, 28:].mean() < 0.1
+
+
+def test_a_classifier_that_reacts_to_nothing_gets_a_map_of_numbers() -> None:
+    class Deaf(Window):
+        def forward(self, x: Tensor) -> Tensor:
+            return 0 * super().forward(x)
+
+    for how in CASES:
+        quick = dataclasses.replace(how, iterations=3)
+        assert math.isfinite(explain(scan(), classifier_of(Deaf(*BOX)), target=0, method=quick).heatmap.sum())
+
+
 def test_the_seed_decides_the_jitter() -> None:
     how = Meaningful(removal=Constant(0.0), iterations=4, delta=4, sigma=2.0, tau=3)
     one, two, other = (explain(scan(), sharp(*BOX), target=0, method=how, seed=s).heatmap for s in (1, 1, 2))

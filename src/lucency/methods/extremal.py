@@ -12,6 +12,10 @@ counts at every larger one.
 
 The paper climbs a logit. A probability near 1 has next to no gradient, and lambda would have to be found anew for every
 model, so here the gradient of the score is brought to the length that the area term has at the first iteration.
+
+The reference starts from a mask of ones, which the deletion game reads as a scan with everything removed. What has the
+largest gradient there wins the area at once and keeps it, and a scan with everything removed is nothing that a
+classifier was trained on. Here all is half there at the start, and the scan can still be recognised.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from lucency.removal import Blur, Removal
 from lucency.scan import Scan
 
 REFERENCE_ITERATIONS = 800
+START = 0.5
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Extremal(Method):
         device = probe.pixels.device
         up = SmoothMax(probe.grid, self.step, self.sigma, device)
         ideal = torch.stack([_ideal(a, int(torch.tensor(probe.grid).prod())) for a in self.areas]).to(device)
-        parameters = torch.ones((len(self.areas), *up.coarse), device=device, requires_grad=True)
+        parameters = torch.full((len(self.areas), *up.coarse), START, device=device, requires_grad=True)
         # The reference lets lambda grow by 0.35 % in each iteration; fewer iterations go the same way in longer steps.
         pace = REFERENCE_ITERATIONS / self.iterations
         growth = 1.0035**pace
@@ -103,7 +108,8 @@ class Extremal(Method):
                 (pull,) = torch.autograd.grad(unlike.sum(), masks, retain_graph=True)
                 force = weight * pull.flatten(1).norm(dim=1)
             length = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-            push = gradient * (force / length).view(-1, *(1,) * len(probe.grid))
+            wide = (-1, *(1,) * len(probe.grid))
+            push = gradient / length.view(wide) * force.view(wide)
             # Both games climb: d f(m)/dm when m is kept, d -f(1 - m)/dm = f'(1 - m) when it is removed.
             loss = weight * unlike.sum() - (push * moved).sum()
             descent.zero_grad()
