@@ -1,4 +1,4 @@
-"""What people hand over first: arrays of every kind."""
+"""What people hand over first, arrays of every kind, and what they see first."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from lucency import Scan
+from lucency import Scan, explain
 from lucency.errors import ScanError
+from lucency.methods.occlusion import Occlusion
+from nets import Window, classifier_of
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.int64, np.float32, bool])
@@ -33,3 +35,16 @@ def test_an_integer_array_says_how_it_is_shown() -> None:
 def test_what_is_no_array_is_refused_in_one_sentence(array: object) -> None:
     with pytest.raises(ScanError, match="read_scan"):
         Scan.from_array(array)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(1, 24, 20), (1, 6, 24, 20)])
+def test_a_notebook_shows_a_line_and_a_picture_and_no_wall_of_numbers(shape: tuple[int, ...]) -> None:
+    scan = Scan(torch.rand(shape, generator=torch.Generator().manual_seed(0)))
+    window = classifier_of(Window(*((n // 4, n // 2) for n in shape[1:])))
+    explanation = explain(scan, window, target=0, method=Occlusion(patch=4))
+    for said in (repr(scan), repr(explanation)):
+        assert " x ".join(map(str, shape[1:])) in said
+        assert len(said) < 200
+    picture = explanation._repr_png_()
+    assert picture is not None
+    assert picture.startswith(b"\x89PNG")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import platform
 import re
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +81,23 @@ class Explanation:
     def complete(self) -> bool:
         """Whether the method ran to its end, rather than into its budget or a cancellation."""
         return bool(self.provenance["complete"])
+
+    def __repr__(self) -> str:
+        about = self.provenance
+        size = " x ".join(map(str, self.heatmap.shape))
+        return (
+            f"Explanation({self.target!r}, probability {self.probability:.3f} by {about['model']['name']}; "
+            f"{about['method']['title']}, {size}, peak at {self.peak}, {about['evaluations']} evaluations, "
+            f"{about['seconds']:.1f} s{'' if self.complete else ', not finished'})"
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        """The overlay, which a notebook shows; nothing without the ``render`` extra."""
+        if find_spec("matplotlib") is None:
+            return None
+        picture = io.BytesIO()
+        self.overlay().savefig(picture, format="png")
+        return picture.getvalue()
 
     def overlay(self, **how: Any) -> Figure:
         """The map over the scan as a matplotlib figure, see :func:`lucency.render.overlay`.

@@ -55,6 +55,11 @@ class Scan:
                 "give one positive number of millimetres for each spatial axis."
             )
 
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.shape))
+        low, high = self.value_range
+        return f"Scan({size}, {self.pixels.shape[0]} channel(s), shown from {low:g} to {high:g}, from {self.source})"
+
     @classmethod
     def from_array(
         cls,
