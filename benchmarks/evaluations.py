@@ -118,7 +118,7 @@ def lime(classifier: Classifier, scan: Scan, runs: int = 4, most: int = 1000) ->
         z = torch.cat([torch.ones_like(switches[:1]), switches])
         y = probe.scores(switched(labels, z))[:, 0]
         stop = None
-        for n in range(16, most + 1, 16):
+        for n in (*range(16, most, 16), most):
             fit = weighted_ridge(z[:n], y[:n], kernel(z[:n], 0.25), 1.0)
             enough = n > 2.5 * (pieces + 1) and expected_agreement(fit.weights, fit.standard_error, TOP) >= AGREEMENT
             if stop is None and (enough or n == most):

@@ -21,16 +21,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images/speed.png"))
     args = parser.parse_args()
     occlusion = json.loads((args.bench / "occlusion.json").read_text())["rows"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    names = [f"{row['network']}\n{row['size']} px" for row in occlusion]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    names = [f"{row['network']}, {row['size']} px" for row in occlusion]
     for offset, key, label in ((-0.2, "ratio", "measured, to Captum"), (0.2, "bound", "multiplications saved")):
-        bars = left.bar([i + offset for i in range(len(names))], [row[key] for row in occlusion], 0.4, label=label)
-        left.bar_label(bars, fmt="%.1f", fontsize=8)
-    left.set_xticks(range(len(names)), names, fontsize=8)
-    left.axhline(1, color="grey", linewidth=0.8)
+        bars = left.barh([i + offset for i in range(len(names))], [row[key] for row in occlusion], 0.4, label=label)
+        left.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
+    left.set_yticks(range(len(names)), names)
+    left.invert_yaxis()
+    left.set_xscale("log")
+    left.set_xlim(1, 60)
+    left.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+    left.minorticks_off()
     left.set_title("Exact occlusion: times faster", fontsize=10)
-    left.set_ylim(0, 1.3 * max(max(row["ratio"], row["bound"]) for row in occlusion))
-    left.legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
+    left.legend(fontsize=8, frameon=False)
     for path in sorted(args.bench.glob("anytime*.json")):
         curve = json.loads(path.read_text())
         right.plot([r["processor"] for r in curve["rows"]], [r["rank"] for r in curve["rows"]], label=curve["model"])
