@@ -68,7 +68,7 @@ def contestants() -> dict[str, Method | None]:
         "igos": Igos(iterations=10, path=6),
     }
     # The papers' blur leaves these phantoms as sick as they were. The removals and the game were chosen on three of the
-    # tuning phantoms.
+    # tuning phantoms, after a first look at two of those that are reported on.
     emptying: dict[str, Method] = {
         "meaningful:removal=mean": Meaningful(iterations=100, removal=Mean()),
         "extremal:removal=mean": Extremal(areas=(0.1,), iterations=100, removal=Mean()),

@@ -56,8 +56,8 @@ For grey frontal chest radiographs.
 | Simulated films | {patients} simulated patients, each dry and with fluid, without nodules and with some: the target is always the dry one without nodules |
 | Real films | {real} films labelled "No Finding" of the training patients (ChestX-ray14); no film or patient with a radiologist's box |
 | Masks | squares of 8 to 72 pixels, superpixels, RISE grids, blobs, halves of the film, the fluid itself, and soft versions of these |
-| Loss | mean absolute error in the hole, of the fill, of its slopes, and of its means over cells of 2 to 16 pixels; for the last 3,500 steps also of the first features of SqueezeNet (ImageNet), so that edges and texture count |
-| Training | {steps} steps of 16 films, AdamW |
+| Loss | mean absolute error in the hole, of the fill, of its slopes, and of its means over cells of 2 to 16 pixels, and of the first features of SqueezeNet (ImageNet), so that edges and texture count |
+| Training | {steps} steps of 16 films, AdamW{history} |
 
 ## How far off is the fill?
 
@@ -445,6 +445,7 @@ def card(numbers: dict[str, Any]) -> str:
         patients=numbers["patients"],
         real=numbers["real_films"],
         steps=f"{numbers['steps']:,}",
+        history=f"; {numbers['history']}" if numbers["history"] else "",
         films=len(numbers["volumes"]),
         phantoms=table(numbers["phantoms"]),
         normals=table(numbers["real"]),
@@ -463,6 +464,7 @@ def main() -> None:
     parser.add_argument("--films", type=int, default=40, help="held-out films of each kind to measure on")
     parser.add_argument("--measure-only", action="store_true", help="the network that was trained last")
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--history", default="", help="for the card: how an earlier part of the training differed")
     parser.add_argument("--go-on", action="store_true", help="from where the last training ended")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -501,6 +503,7 @@ def main() -> None:
     numbers = {
         "parameters": sum(q.numel() for q in net.parameters()),
         "steps": int(steps.read_text()),
+        "history": args.history,
         "patients": len(np.unique(sets[0].twin)),
         "real_films": len(sets[1].films),
         "phantoms": measure(sick, twins),
