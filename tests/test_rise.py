@@ -58,16 +58,27 @@ def test_agrees_with_the_equation(p: float) -> None:
     assert np.allclose(ours.standard_error, error, rtol=1e-3, atol=1e-7)
 
 
+def spread_and_claim(how: Rise) -> tuple[np.ndarray, np.ndarray]:
+    """What 60 runs show the standard error to be, and what they claim on average."""
+    scan, classifier = Scan(torch.ones(1, 16, 16)), classifier_of(Window((2, 6), (8, 12)))
+    runs = [explain(scan, classifier, target=0, watch="logit", method=how, seed=seed) for seed in range(60)]
+    claimed = np.stack([r.standard_error for r in runs]).mean(0)  # type: ignore[misc]
+    return np.stack([r.heatmap for r in runs]).std(0, ddof=1), claimed
+
+
 @pytest.mark.parametrize("centre", [False, True])
 def test_error_bars_are_what_repetition_shows(centre: bool) -> None:
-    scan, classifier = Scan(torch.ones(1, 16, 16)), classifier_of(Window((2, 6), (8, 12)))
-    how = Rise(samples=100, cells=4, centre=centre)
-    runs = [explain(scan, classifier, target=0, watch="logit", method=how, seed=seed) for seed in range(60)]
-    spread = np.stack([r.heatmap for r in runs]).std(0, ddof=1)
-    claimed = np.stack([r.standard_error for r in runs]).mean(0)  # type: ignore[misc]
+    spread, claimed = spread_and_claim(Rise(samples=100, cells=4, centre=centre, p=0.49))
     assert spread.min() > 1e-3
     assert np.median(claimed / spread) == pytest.approx(1, abs=0.1)
     assert np.allclose(claimed, spread, rtol=0.4)
+
+
+def test_balanced_masks_are_quieter_and_their_error_bars_never_too_short() -> None:
+    alone, _ = spread_and_claim(Rise(samples=128, cells=4, p=0.49))
+    balanced, claimed = spread_and_claim(Rise(samples=128, cells=4))
+    assert np.median(balanced / alone) < 0.7
+    assert np.median(claimed / balanced) > 1
 
 
 def test_centring_moves_the_map_to_zero_and_quietens_it() -> None:

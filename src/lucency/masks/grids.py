@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lucency.errors import ParameterError
+from lucency.masks.designs import balanced_switches
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,17 @@ class RandomGrids:
             raise ParameterError(f"The chance that a cell is kept must lie between 0 and 1, not at {self.p}.")
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """All the randomness of ``count`` masks: coins float32 ``[count, *cells]``, shifts int64 ``[count, axes]``."""
+        """All the randomness of ``count`` masks: coins float32 ``[count, *cells]``, shifts int64 ``[count, axes]``.
+
+        At ``p`` = 0.5 the coins come in balanced designs (:mod:`lucency.masks.designs`): each mask on its own is as
+        random as in the paper, and fewer of them do.
+        """
         axes = len(self.grid)
-        coins = (torch.rand((count, *[self.cells] * axes), generator=generator) < self.p).float()
+        shape = (count, *[self.cells] * axes)
+        if self.p == 0.5:
+            coins = balanced_switches(count, self.cells**axes, generator).view(shape).float()
+        else:
+            coins = (torch.rand(shape, generator=generator) < self.p).float()
         shifts = [torch.randint(0, -(-n // self.cells), (count,), generator=generator) for n in self.grid]
         return coins, torch.stack(shifts, 1)
 

@@ -8,6 +8,9 @@ The paper's masks (7 x 7 cells, here the 8 x 8 of the authors' code, p = 0.5) an
 for ResNet-50). S is an expected score, so it lies around the mean score and every pixel seems to support the answer. A
 map here is positive where it does so more than average: the mean score is taken off first, which leaves the order of
 the pixels in expectation as it is and removes most of the noise. ``centre=False`` gives the equation as it stands.
+
+At p = 0.5 the masks come in balanced designs instead of independent flips, which needs fewer of them. The standard
+error is that of independent masks, so it is then too large rather than too small.
 """
 
 from __future__ import annotations
