@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lucency import Scan
+from lucency import Scan, explain
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, engine, pieces, scorer
+from lucency.engine.footprint import Footprint
+from lucency.engine.incremental import Plan
 from lucency.errors import ParameterError
 from lucency.masks import Patches
+from lucency.methods.occlusion import Occlusion
 from lucency.removal import Constant
 from nets import classifier_of
 
@@ -237,3 +241,58 @@ def test_bad_parameters_are_said() -> None:
         Engine(classifier_of(small(), 3), tolerance=0.0)
     with pytest.raises(ParameterError, match="at least 1"):
         Engine(classifier_of(small(), 3), batch_size=0)
+    with pytest.raises(ParameterError, match="above 0 GiB"):
+        Engine(classifier_of(small(), 3), memory=0.0)
+
+
+def test_footprint_is_what_the_tensors_take() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 2, 3, padding=1), nn.Flatten()
+    )
+    x = torch.rand(1, 1, 32, 32)
+    with torch.inference_mode(), Footprint() as seen:
+        net(x)
+    wide, narrow = 4 * 8 * 32 * 32, 4 * 2 * 32 * 32
+    assert (seen.most, seen.all) == (wide + narrow, wide + narrow)
+    with torch.inference_mode(), Footprint() as chain:
+        y = x
+        for _ in range(10):
+            y = y + 1
+    assert (chain.most, chain.all) == (2 * x.nbytes, 10 * x.nbytes)
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_no_batch_goes_beyond_the_memory_it_may_take(windows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = small()
+    seen: list[int] = []
+    outputs = scorer.Scorer._outputs
+
+    def watched(self: scorer.Scorer, masks: Tensor, corners: Tensor, plan: Plan) -> tuple[Tensor, dict[str, Tensor]]:
+        seen.append(len(masks))
+        return outputs(self, masks, corners, plan)
+
+    monkeypatch.setattr(scorer.Scorer, "_outputs", watched)
+    classifier = classifier_of(net, 3)
+    with torch.no_grad(), Footprint() as one:
+        net(torch.rand(1, 1, 32, 32))
+    room = 3.5 * (one.most + 4 * 4 * 32 * 32)
+    limited = Engine(classifier, device="cpu", windows=windows, memory=room / 2**30)
+    hook = net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    found = explain(scan(32, 32), classifier, method=Occlusion(patch=8, features=False), engine=limited)
+    hook.remove()
+    free = Engine(classifier, device="cpu", windows=False)
+    expected = explain(scan(32, 32), classifier, method=Occlusion(patch=8, features=False), engine=free)
+    assert np.allclose(found.heatmap, expected.heatmap, atol=1e-5)
+    assert limited.fits == 3
+    assert max(seen) == 3
+    assert limited.pieces["gradients"].most <= 3
+
+
+def test_scans_of_another_size_are_measured_anew() -> None:
+    engine = Engine(classifier_of(small(), 3), device="cpu", memory=1e-3)
+    fits = []
+    for size in (32, 64):
+        question = Question.ask(engine.classifier, scan(size, size), 0, "logit")
+        engine.open(scan(size, size), question)
+        fits.append(engine.fits)
+    assert fits[0] == pytest.approx(4 * fits[1], rel=0.2)

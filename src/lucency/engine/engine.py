@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from lucency.classifier import Classifier, Question
+from lucency.engine.footprint import SHARE, Footprint, free_memory
 from lucency.engine.incremental import Incremental, traced
 from lucency.engine.pieces import Pieces
 from lucency.engine.scorer import BATCH, Scorer
@@ -21,6 +22,7 @@ from lucency.errors import ModelError, ParameterError
 from lucency.removal import Fill, Removal, remove
 from lucency.scan import Scan
 
+MANY = 2**16
 CHECKED = 4
 """Scans that go through at both precisions."""
 
@@ -35,11 +37,13 @@ class Engine:
         seed: where every random number of a method and of a removal comes from.
         windows: fold and lay out the network anew, and recompute only what a small piece can have changed, where
             that measures faster; ``False`` runs the classifier as it is.
+        memory: GiB that the activations of one batch may take, by what one scan is seen to take; half of what is free
+            when ``None``. Where memory runs out all the same, batches are halved.
         tolerance: the error of a score that is allowed for speed; ``None`` is exact. Methods that ask about small
             boxes report what they estimate it to be.
 
     Raises:
-        ParameterError: for a device that is not there.
+        ParameterError: for a device that is not there, or a limit that is not above 0.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Engine:
         batch_size: int | None = None,
         seed: int = 0,
         windows: bool = True,
+        memory: float | None = None,
         tolerance: float | None = None,
     ) -> None:
         if device == "auto":
@@ -66,6 +71,12 @@ class Engine:
         self.batch_size = batch_size or (256 if self.device.type == "cuda" else 16)
         first = batch_size or (16 if self.device.type == "cuda" else 4)
         self.pieces = {what: Pieces(first, self.batch_size, self.device) for what in ("scores", "gradients")}
+        if memory is not None and memory <= 0:
+            raise ParameterError(f"The memory for one batch must be above 0 GiB, not {memory}.")
+        self.memory = memory
+        # How many scans fit into it, forward.
+        self.fits = MANY
+        self._measured: set[tuple[int, ...]] = set()
         if tolerance is not None and tolerance <= 0:
             raise ParameterError(f"The tolerance must be above 0, not {tolerance}; leave it out for exact scores.")
         self.tolerance = tolerance
@@ -78,6 +89,24 @@ class Engine:
         self.checked: set[tuple[str, ...]] = set()
         self.seconds: dict[tuple[object, ...], list[float]] = {}
         self._graphs: dict[tuple[str, ...], fx.GraphModule | None] = {}
+
+    def first_pass(self, x: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+        """What ``work`` makes of one scan ``[1, C, *grid]``; sees how many such scans fit into the memory at once."""
+        shape = tuple(x.shape)
+        if shape in self._measured:
+            return work(x)
+        self._measured.add(shape)
+        with Footprint() as seen:
+            result = work(x)
+        free = free_memory(self.device)
+        room = SHARE * free if self.memory is None and free is not None else (self.memory or 0.0) * 2**30
+        if room > 0:
+            # The perturbed scan, its mask, its fill and the normalised copy come on top.
+            around = 4 * x.nbytes
+            self.fits = max(1, int(room / (seen.most + around)))
+            self.pieces["scores"].limit(self.fits)
+            self.pieces["gradients"].limit(int(room / (seen.all + around)))
+        return result
 
     def generator(self) -> torch.Generator:
         """A fresh CPU generator in the state that the seed gives."""
@@ -136,7 +165,7 @@ class Probe:
         self._tried = not engine.windows or len(self.grid) != 2
         self._fill: Fill | None = None if removal is None else removal.bind(self.pixels, engine.generator())
         with torch.inference_mode():
-            clean = self.watch(self.pixels[None])[0]
+            clean = engine.first_pass(self.pixels[None], self.watch)[0]
         if not bool(torch.isfinite(clean).all()):
             raise ModelError(
                 f"{engine.classifier.name} gives {clean.tolist()} on this scan, which is not finite; "

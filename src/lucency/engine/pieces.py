@@ -25,15 +25,24 @@ class Pieces:
         first: the size to begin with.
         most: the size to end with at the latest; equal to ``first`` it is fixed.
         device: whose clock counts.
+
+    Attributes:
+        size: the size at present.
+        most: what it can become.
     """
 
     def __init__(self, first: int, most: int, device: torch.device) -> None:
         self.size = min(first, most)
-        self._most = most
+        self.most = most
         self._settled = first >= most
         self._device = device
         self._seconds: dict[int, list[float]] = {}
         self._told = False
+
+    def limit(self, most: int) -> None:
+        """From now on no more than ``most`` at once, and at least one."""
+        self.most = max(1, min(self.most, most))
+        self.size = min(self.size, self.most)
 
     def through(self, items: Tensor, work: Callable[[Tensor], Result]) -> list[Result]:
         """What ``work`` makes of the items, a batch at a time."""
@@ -74,7 +83,7 @@ class Pieces:
         if min(times) > GAIN * smaller:
             self.size //= 2
             self._settled = True
-        elif 2 * self.size > self._most:
+        elif 2 * self.size > self.most:
             self._settled = True
         else:
             self.size *= 2

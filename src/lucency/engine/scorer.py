@@ -64,11 +64,12 @@ class Scorer:
         # A box cut off at the border gets a window of full size moved inwards: it holds some clean pixels besides.
         corners = torch.minimum(boxes[:, :, 0], torch.tensor(self._probe.grid) - torch.tensor(size))
         reach = self._reach_for(masks, corners, size)
+        most = min(BATCH, self._probe.engine.fits)
         left = torch.arange(len(masks))
         while len(left):
             plan, measuring = self._plan(size, reach)
             classes = corners[left] % torch.tensor(plan.stride)
-            alike = left[(classes == classes[0]).all(1)][: 8 if measuring else BATCH]
+            alike = left[(classes == classes[0]).all(1)][: min(8, most) if measuring else most]
             began = time.process_time()
             found[alike] = self._run(masks[alike], corners[alike], plan)
             if measuring and len(alike) == 8:
