@@ -1,11 +1,13 @@
 """Fewer evaluations for the same answer, on simulated effusions and the shipped model, against the brute-force answer.
 
-    python benchmarks/evaluations.py [--parts occlusion lime gradients masks] [--phantoms 3] [--out FILE]
+    python benchmarks/evaluations.py [--parts occlusion lime shapley gradients masks] [--phantoms 3] [--out FILE]
 
 occlusion   with a tolerance of 0.01 against every patch: evaluations, largest difference, rank correlation
 lime        samples until the five superpixels on top agree between seeds to a Jaccard index of 0.9 (as a mean over
             pairs of seeds), for the ``lime`` package (its own segments, samples and fit) and for Lucency on the same
             segments; and where Lucency's own rule stops, and how well its runs agree there
+shapley     error of the Shapley values of superpixels by evaluations, for Kernel SHAP and permutations of the ``shap``
+            package and for Lucency, against 200 pairs of opposite permutations
 gradients   gradients of the adaptive rule of integrated gradients for a completeness gap under 1 %, and the gap of
             Captum's rule by its number of steps (50 are its default)
 masks       the score that learned masks leave, what they cover and how well they rank the pixels (area under deletion
@@ -44,6 +46,7 @@ from lucency.methods.integrated_gradients import IntegratedGradients
 from lucency.methods.lime import kernel, weighted_ridge
 from lucency.methods.meaningful import Meaningful
 from lucency.methods.occlusion import Occlusion
+from lucency.methods.shapley import Shapley
 from lucency.methods.stable import expected_agreement
 from lucency.phantom import simulate
 from lucency.removal import Mean, SegmentMean, of_pieces
@@ -138,6 +141,58 @@ def lime(classifier: Classifier, scan: Scan, runs: int = 4, most: int = 1000) ->
     yield row
 
 
+def shapley(classifier: Classifier, scan: Scan, runs: int = 3, pairs: int = 200) -> Iterator[Row]:
+    import shap
+
+    labels = Slic().labels(classifier.prepare(scan))
+    pieces = int(labels.max()) + 1
+    engine = Engine(classifier, device="cpu")
+    question = Question.ask(classifier, scan, None)
+    probe = engine.open(scan, question, of_pieces(SegmentMean(), labels))
+
+    def score(on: NDArray[np.float64]) -> NDArray[np.float64]:
+        z = torch.from_numpy(np.asarray(on, np.float32))
+        return np.concatenate([probe.scores(switched(labels, part))[:, 0].double() for part in z.split(64)])
+
+    rng = np.random.default_rng(0)
+    added = []
+    for order in (o for p in (rng.permutation(pieces) for _ in range(pairs)) for o in (p, p[::-1])):
+        ladder = np.zeros((pieces + 1, pieces))
+        for step, piece in enumerate(order, 1):
+            ladder[step:, piece] = 1
+        added.append(np.empty(pieces))
+        added[-1][order] = np.diff(score(ladder))
+    reference = np.mean(added, 0)
+    none, everything = np.zeros((1, pieces)), np.ones((1, pieces))
+    of_reference = np.reshape(added, (pairs, 2, pieces)).mean(1).std(0, ddof=1) / np.sqrt(pairs)
+
+    def kernel_shap(samples: int, seed: int) -> NDArray[np.float64]:
+        np.random.seed(seed)  # noqa: NPY002 - the package draws from the generator of old
+        explainer = shap.KernelExplainer(score, none)
+        return np.asarray(explainer.shap_values(everything, nsamples=samples, l1_reg=False, silent=True)).reshape(-1)
+
+    def permutations(samples: int, seed: int) -> NDArray[np.float64]:
+        explainer = shap.PermutationExplainer(score, shap.maskers.Independent(none), seed=seed)
+        return np.asarray(explainer(everything, max_evals=samples, silent=True).values).reshape(-1)
+
+    def ours(samples: int, seed: int) -> NDArray[np.float64]:
+        *_, last = Shapley(samples=samples).steps(scan, question, engine.seeded(seed))
+        total = torch.zeros(pieces).double().index_add_(0, labels.flatten(), last.heatmap().flatten().double())
+        return (total / labels.flatten().bincount()).numpy()
+
+    for samples in (256, 512, 1024):
+        row: Row = {"superpixels": pieces, "samples": samples, "error of the reference": float(of_reference.mean())}
+        for name, how in (("shap kernel", kernel_shap), ("shap permutation", permutations), ("lucency", ours)):
+            off, asked = [], []
+            for seed in range(runs):
+                before = probe.evaluations
+                off.append(how(samples, seed) - reference)
+                asked.append(probe.evaluations - before)
+            row[name] = float(np.sqrt(np.mean(np.square(off))))
+            row[f"{name} evaluations"] = asked[0] if name != "lucency" else samples + 2
+        yield row
+
+
 def gradients(classifier: Classifier, scan: Scan) -> Iterator[Row]:
     from captum.attr import IntegratedGradients as Captum
 
@@ -186,7 +241,7 @@ def masks(classifier: Classifier, scan: Scan) -> Iterator[Row]:
         yield row
 
 
-PARTS = {"occlusion": occlusion, "gradients": gradients, "masks": masks, "lime": lime}
+PARTS = {"occlusion": occlusion, "gradients": gradients, "masks": masks, "lime": lime, "shapley": shapley}
 
 
 def main() -> None:

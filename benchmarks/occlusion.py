@@ -1,6 +1,6 @@
 """Exact occlusion against Captum and MONAI: the same network, scan and patches, interleaved in one run.
 
-    python benchmarks/occlusion.py [--networks resnet18 ...] [--sizes 224 512] [--rounds 3] [--out FILE]
+    python benchmarks/occlusion.py [--networks resnet18 ...] [--sizes 224 512] [--rounds 3] [--whole] [--out FILE]
 
 Each round measures every contender on the same patches, one after the other, and a ratio is taken within its round,
 so that a busy machine slows both sides of it. Time is the processor time of this process (all its threads), because
@@ -10,7 +10,8 @@ evaluation, and it is timed in the first round.
 
 A whole map has hundreds of patches. Timed is a sample: patches of one alignment to the network's stride, which
 cover the whole scan, and of another alignment in each round. Lucency has opened the scan and measured its ways of
-computing before: on a whole map that costs it the time of some ten evaluations. The networks have random weights:
+computing before: on a whole map that costs it the time of some ten evaluations. With ``--whole`` it is the maps
+themselves, by the classes that the packages offer, from a fresh engine on, once. The networks have random weights:
 speed does not depend on them.
 """
 
@@ -28,18 +29,20 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from lucency import Scan
+from lucency import Scan, explain
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
 from lucency.engine.incremental import Incremental, traced
 from lucency.masks import Patches
+from lucency.methods.occlusion import Occlusion
 from lucency.removal import Constant
 from networks import network
 
 PATCH, STRIDE = 16, 8
-BATCHES = (4, 16)
+BATCHES = (1, 4, 16)
 
 
 def clock(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
@@ -117,7 +120,7 @@ def measure(name: str, size: int, rounds: int, samples: int) -> Iterator[dict[st
         best = min(BATCHES, key=lambda b: clock(lambda: captum(net, x, target, boxes[:b], b))[1] / (b + 1))
         lucency(boxes, masks)
         lucency(boxes, masks)
-    theirs, ours, differences = [], [], []
+    theirs, ours, differences, ranks = [], [], [], []
     row: dict[str, object] = {
         "network": name, "size": size, "patches": len(patches), "timed": samples, "batch": best, "bound": bound(net, x)
     }  # fmt: skip
@@ -130,6 +133,7 @@ def measure(name: str, size: int, rounds: int, samples: int) -> Iterator[dict[st
             found, seconds = clock(partial(lucency, boxes, masks))
             ours.append(seconds / len(boxes))
             differences.append(float((found - falls).abs().max()))
+            ranks.append(float(spearmanr(found, falls).statistic))
             if turn == 0:
                 row["monai"] = 1e3 * monai(net, x, best, samples)
         ratios = sorted(a / b for a, b in zip(theirs, ours, strict=True))
@@ -137,8 +141,55 @@ def measure(name: str, size: int, rounds: int, samples: int) -> Iterator[dict[st
             "rounds": turn + 1,
             "captum": 1e3 * statistics.median(theirs), "lucency": 1e3 * statistics.median(ours),
             "ratio": statistics.median(ratios), "low": ratios[0], "high": ratios[-1],
-            "difference": max(differences), "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "difference": max(differences), "rank": min(ranks), "gigabytes": gigabytes(),
         }  # fmt: skip
+
+
+def gigabytes() -> float:
+    """The peak of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def whole(name: str, size: int) -> dict[str, object]:
+    """One whole map by each contender."""
+    from captum.attr import Occlusion as Captum
+    from monai.visualize import OcclusionSensitivity
+
+    net = network(name)
+    x = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        target = int(net(x).argmax())
+    classifier = Classifier(
+        net, name=name, classes=[str(i) for i in range(1000)], fingerprint=name, module=net, exclusive=True
+    )
+    probability = lambda inputs: net(inputs).softmax(1)  # noqa: E731
+    monai = OcclusionSensitivity(
+        net, mask_size=PATCH, overlap=1 - STRIDE / PATCH, n_batch=BATCHES[-1], mode=0.5, verbose=False,
+        activate="softmax",
+    )  # fmt: skip
+    row: dict[str, object] = {"network": name, "size": size}
+    with torch.no_grad():
+        with counted(net) as seen:
+            theirs, row["captum seconds"] = clock(
+                lambda: Captum(probability).attribute(
+                    x, (3, PATCH, PATCH), (3, STRIDE, STRIDE), baselines=0.5, target=target,
+                    perturbations_per_eval=BATCHES[-1],
+                )[0, 0]
+            )  # fmt: skip
+        row["captum evaluations"] = sum(seen)
+        with counted(net) as seen:
+            _, row["monai seconds"] = clock(lambda: monai(x)[0])
+        row["monai evaluations"] = sum(seen)
+    began = time.process_time()
+    ours = explain(
+        Scan(x[0]), classifier, target=target, engine=Engine(classifier, device="cpu"),
+        method=Occlusion(patch=PATCH, stride=STRIDE, removal=Constant(0.5), features=False),
+    )  # fmt: skip
+    row["lucency seconds"] = time.process_time() - began
+    row["lucency evaluations"] = ours.provenance["evaluations"]
+    row["difference"] = float((torch.from_numpy(ours.heatmap) - theirs).abs().max())
+    row["rank"] = float(spearmanr(ours.heatmap.ravel(), theirs.numpy().ravel()).statistic)
+    return row | {"gigabytes": gigabytes()}
 
 
 def bound(net: nn.Module, x: Tensor) -> float:
@@ -157,6 +208,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, 512])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--whole", action="store_true", help="whole maps instead of samples of patches")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("out/bench/occlusion.json"))
     args = parser.parse_args()
@@ -167,7 +219,8 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for size in args.sizes:
         for name in args.networks:
-            for row in measure(name, size, args.rounds, max(8, args.samples * 224 // size)):
+            samples = max(8, args.samples * 224 // size)
+            for row in [whole(name, size)] if args.whole else measure(name, size, args.rounds, samples):
                 print(json.dumps(row), flush=True)
                 args.out.write_text(json.dumps({"machine": machine, "rows": [*rows, row]}, indent=1))
             rows.append(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -298,6 +299,14 @@ def _fingerprint(kind: str) -> str:
     return str(_engine(kind).classifier.fingerprint)
 
 
+@lru_cache(2)
+def _case(kind: str, case: Any, kept: Path) -> Any:
+    """The scan with its truth; most contestants ask for the same one, one after the other."""
+    from lucency.metrics.trust import phantom_case
+
+    return phantom_case(case, kept) if kind == "phantom" else case.case()
+
+
 def made_row(task: Task) -> Record:
     """One row, in whatever process."""
     import os
@@ -306,12 +315,12 @@ def made_row(task: Task) -> Record:
     import numpy as np
 
     from lucency.errors import LucencyError
-    from lucency.metrics.trust import gold_map, map_row, phantom_case, removal_row
+    from lucency.metrics.trust import gold_map, map_row, removal_row
 
     engine = _engine(task.kind)
     started = time.process_time()
     try:
-        case = phantom_case(task.case, task.kept) if task.kind == "phantom" else task.case.case()
+        case = _case(task.kind, task.case, task.kept)
     except LucencyError as error:
         case, row = None, {"error": str(error), "took": time.process_time() - started}
     if case is not None and task.what == "removal":
