@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -79,13 +80,47 @@ class SmoothMax:
     def __call__(self, parameters: Tensor) -> Tensor:
         """Parameters ``[B, *coarse]`` -> masks ``[B, *grid]`` in 0..1, differentiable."""
         axes = len(self.grid)
-        windows = parameters
-        for axis in range(1, axes + 1):
-            windows = windows.unfold(axis, 2 * self.radius + 1, 1)
-        windows = windows.reshape(len(parameters), *self.cells, 1, -1)
-        weighted = windows * self._kernel
-        pooled = (weighted * (COLDNESS * weighted).softmax(-1)).sum(-1)
+        pooled = cast(Tensor, _Pooled.apply(parameters, self._kernel, self.cells))  # type: ignore[no-untyped-call]
         pooled = pooled.reshape(len(parameters), *self.cells, *(self.step,) * axes)
         order = [0] + [i for axis in range(axes) for i in (1 + axis, 1 + axes + axis)]
         full = pooled.permute(order).reshape(len(parameters), *(n * self.step for n in self.cells))
         return full[(slice(None), *(slice(0, n) for n in self.grid))].clamp(0, 1)
+
+
+class _Pooled(torch.autograd.Function):
+    """The smooth maximum over all neighbours, ``[B, *cells, step^axes]``.
+
+    Neighbours come one after the other: all at once they are some hundred times the mask, and out of the cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, parameters: Tensor, kernel: Tensor, cells: tuple[int, ...]) -> Tensor:
+        weight, total = parameters.new_zeros(()), parameters.new_zeros(())
+        for factor, near in zip(kernel.T, _neighbours(parameters, cells), strict=True):
+            z = near * factor
+            grown = (COLDNESS * z).exp()
+            weight, total = weight + grown, total + z * grown
+        pooled = total / weight
+        ctx.save_for_backward(parameters, kernel, pooled, weight)
+        ctx.cells = cells
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        parameters, kernel, pooled, weight = ctx.saved_tensors
+        given = gradients[0] / weight
+        found = torch.zeros_like(parameters)
+        both = zip(_neighbours(parameters, ctx.cells), _neighbours(found, ctx.cells), strict=True)
+        for factor, (near, into) in zip(kernel.T, both, strict=True):
+            z = near * factor
+            change = (COLDNESS * z).exp() * (1 + COLDNESS * (z - pooled)) * given
+            into += (change * factor).sum(-1, keepdim=True)
+        return found, None, None
+
+
+def _neighbours(parameters: Tensor, cells: tuple[int, ...]) -> Iterator[Tensor]:
+    """The parameters ``[B, *cells, 1]`` at each offset from the cells, views on ``[B, *coarse]``."""
+    reach = [range(coarse - n + 1) for coarse, n in zip(parameters.shape[1:], cells, strict=True)]
+    for offsets in itertools.product(*reach):
+        places = tuple(slice(o, o + n) for o, n in zip(offsets, cells, strict=True))
+        yield parameters[(slice(None), *places, None)]
