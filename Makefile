@@ -31,7 +31,10 @@ docs: env-docs
 	$(RUN) -m mkdocs build --strict --quiet
 
 bench: env-test
+	$(RUN) -m pip install --quiet --disable-pip-version-check "shap>=0.46,<0.52"
 	$(RUN) benchmarks/occlusion.py --threads 1
+	$(RUN) benchmarks/occlusion.py --threads 1 --whole --sizes 224 --networks resnet18 densenet121 \
+		--out out/bench/whole.json
 	$(RUN) benchmarks/anytime.py --threads 1
 	$(RUN) benchmarks/anytime.py --threads 1 --model lucency:effusion --out out/bench/anytime-effusion.json
 	$(RUN) benchmarks/evaluations.py
