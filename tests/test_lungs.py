@@ -14,6 +14,7 @@ from PIL import Image
 
 from lucency import Scan
 from lucency.lungs import LungFields, lung_fields
+from lucency.lungs.zones import completed, places
 from lucency.phantom import Anatomy
 from lucency.phantom.parameters import draw
 
@@ -74,6 +75,23 @@ def test_what_is_no_frontal_film_has_no_lungs(what: str, film: np.ndarray) -> No
 
 def test_a_volume_has_none() -> None:
     assert lung_fields(Scan(torch.rand(1, 4, 32, 32))) is None
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_what_an_effusion_hides_is_the_base_of_that_lung(side: str) -> None:
+    """Lung fields as of a film on which one lung ends half way down; the other one tells where its base would be."""
+    whole = visible_lungs(Anatomy(draw(9_000_004, 160, 0.0, "right", None, None, None, None, None)))
+    lungs = LungFields(*whole)
+    assert completed(lungs) is lungs
+    which = 0 if side == "right" else 1
+    rows = np.flatnonzero(whole[which].any(1))
+    hidden = whole[which] & (np.arange(160)[:, None] > rows[len(rows) // 2])
+    cut = [lung & ~hidden if n == which else lung for n, lung in enumerate(whole)]
+    (names, known), (same, numbers) = places(lungs), places(LungFields(*cut))
+    assert names == same
+    agree = float((known == numbers)[hidden].mean())
+    assert agree > 0.75
+    assert (completed(LungFields(*cut)).left if which == 0 else completed(LungFields(*cut)).right) is cut[1 - which]
 
 
 @pytest.mark.skipif(not (SHARED / "xrays").is_dir(), reason="needs the real films of shared/xrays beside the checkout")

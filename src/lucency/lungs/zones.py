@@ -23,6 +23,8 @@ ANGLE = 0.17
 MARGIN = 0.06
 """How far beside a lung field (its wall, its dome) still counts to it, as a share of that height."""
 
+SHORTER = 0.15
+"""By how much the dome of one lung is higher than the other's, as a share of the other's height, before it is odd."""
 SULCUS = 0.2
 """How far beneath the dome still counts to the base, as a share of that height: lung reaches down behind it."""
 
@@ -53,6 +55,7 @@ class Place:
 
 def places(lungs: LungFields) -> tuple[list[Place], NDArray[np.uint8]]:
     """The places of a film, and the number of each pixel's place, uint8 ``[H, W]``."""
+    lungs = completed(lungs)
     names = [Place("outside the lungs", ""), Place("heart and mediastinum", "")]
     numbers = np.zeros(lungs.right.shape, np.uint8)
     numbers[_between(lungs)] = 1
@@ -80,6 +83,30 @@ def places(lungs: LungFields) -> tuple[list[Place], NDArray[np.uint8]]:
             names.append(Place(zone, "right" if right else "left"))
             numbers[mask] = len(names) - 1
     return names, numbers
+
+
+def completed(lungs: LungFields) -> LungFields:
+    """The lung fields, one that ends far above the other continued downwards as the other one's mirror image.
+
+    A lung field ends where a large effusion begins, and what is white beneath is its base all the same.
+    """
+    middle = _middle(lungs)
+    levels = {right: _dome_level(lung) for right, lung in ((True, lungs.right), (False, lungs.left))}
+    short = levels[True] < levels[False]
+    lung, other = (lungs.right, lungs.left) if short else (lungs.left, lungs.right)
+    height = np.ptp(np.flatnonzero(other.any(1))) + 1
+    if abs(levels[True] - levels[False]) <= SHORTER * height:
+        return lungs
+    columns = np.arange(lung.shape[1])
+    source = np.rint(2 * middle - columns).astype(int)
+    mirrored = np.where((source >= 0) & (source < len(columns)), other[:, source.clip(0, len(columns) - 1)], False)
+    rows = np.arange(lung.shape[0])[:, None]
+    # The heart is no part of it: it lies inside the inner border that the lung has above.
+    upper = np.flatnonzero(lung.any(1))
+    inner = [np.flatnonzero(lung[r])[-1 if short else 0] for r in upper[len(upper) // 4 : len(upper) * 3 // 4]]
+    outside = columns <= np.median(inner) if short else columns >= np.median(inner)
+    whole = lung | (mirrored & outside & (rows > upper[len(upper) // 2]) & ~other)
+    return LungFields(whole, other) if short else LungFields(other, whole)
 
 
 def _beneath(lung: Mask, right: bool, middle: float, far: float) -> Mask:
