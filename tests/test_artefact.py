@@ -74,3 +74,7 @@ def test_the_interval_is_that_of_a_mean() -> None:
     assert mean == pytest.approx(values.mean())
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.08)
     assert interval([3.0, 3.0]) == (3.0, 3.0, 3.0)
+    # Three equal scans of each patient say no more than one.
+    again, whose = np.repeat(values, 3), np.repeat([f"{i:03d}" for i in range(len(values))], 3)
+    assert interval(again, list(whose)) == pytest.approx((mean, low, high))
+    assert interval(again)[2] < high

@@ -194,8 +194,8 @@ def test_films_bring_their_boxes_and_only_test_patients(tmp_path: Path) -> None:
     (one,) = normal(folder)
     assert one.path.name == "test.png"
     assert one.case().truth is None
-    (wet,) = simulated(folder)
-    assert wet.fluid
+    wet, *more = simulated(folder)
+    assert [str(film) for film in (wet, *more)] == ["test.png", "test.png, fluid 2", "test.png, fluid 3"]
     with pytest.raises(ParameterError, match="No lungs are found"):
         wet.case()
     (folder / "nih_boxes.csv").write_text("image,finding\n")

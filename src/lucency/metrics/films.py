@@ -29,16 +29,24 @@ BOX_GRID = 512
 
 @dataclass(frozen=True)
 class Film:
-    """Where a film lies and what is known about it; ``box`` is (x, y, w, h) on the grid of 512."""
+    """Where a film lies and what is known about it.
+
+    Attributes:
+        path: where it lies.
+        patient: whose it is.
+        index: the number of that patient.
+        box: (x, y, w, h) on the grid of 512.
+        fluid: which of several draws of fluid is added; 0 for none.
+    """
 
     path: Path
     patient: str
     index: int
     box: tuple[float, float, float, float] | None = None
-    fluid: bool = False
+    fluid: int = 0
 
     def __str__(self) -> str:
-        return self.path.name
+        return self.path.name if self.fluid < 2 else f"{self.path.name}, fluid {self.fluid}"
 
     def case(self) -> Case:
         """The film read, with its truth.
@@ -51,7 +59,7 @@ class Film:
         if self.fluid:
             return self._wet(scan)
         if self.box is None:
-            return Case("normal", self.path.stem, half_of(self.index), scan)
+            return Case("normal", self.path.stem, half_of(self.index), scan, about={"patient": self.patient})
         truth = np.zeros(scan.shape, np.bool_)
         down, across = (n / BOX_GRID for n in scan.shape)
         x, y, w, h = self.box
@@ -59,20 +67,21 @@ class Film:
             int(y * down) : max(int(y * down) + 1, round((y + h) * down)),
             int(x * across) : max(int(x * across) + 1, round((x + w) * across)),
         ] = True
-        return Case("box", self.path.stem, half_of(self.index), scan, truth)
+        return Case("box", self.path.stem, half_of(self.index), scan, truth, about={"patient": self.patient})
 
     def _wet(self, scan: Scan) -> Case:
         """The film with 100 to 1,000 ml of fluid on one side, evenly on a logarithmic scale."""
         lungs = lung_fields(scan)
         if lungs is None:
             raise ParameterError(f"No lungs are found on {self.path.name}; it is left out.")
-        rng = np.random.default_rng([self.index, 3])
+        rng = np.random.default_rng([self.index, 3] if self.fluid == 1 else [self.index, 3, self.fluid])
         volume, side = float(np.exp(rng.uniform(np.log(100), np.log(1000)))), str(rng.choice(["left", "right"]))
         made = add_fluid(scan.display.mean(0).numpy(), lungs, volume, side)
         wet, dry = (Scan(torch.from_numpy(a)[None], source=self.path.name) for a in (made.image, made.twin))
         truth = made.truth_mm >= min(FLUID_MM, float(made.truth_mm.max()) / 2)
-        about: dict[str, float | str] = {"volume_ml": volume, "side": side}
-        return Case("simulated", self.path.stem, half_of(self.index), wet, truth, dry, about)
+        about: dict[str, float | str] = {"volume_ml": volume, "side": side, "patient": self.patient}
+        name = self.path.stem if self.fluid == 1 else f"{self.path.stem}-{self.fluid}"
+        return Case("simulated", name, half_of(self.index), wet, truth, dry, about)
 
 
 def held_out(patient: str) -> bool:
@@ -113,15 +122,15 @@ def normal(folder: Path) -> list[Film]:
     return [Film(folder / "nih" / row["image"], row["patient"], order[row["patient"]]) for row in found]
 
 
-def simulated(folder: Path) -> list[Film]:
-    """The upright ones (PA) of :func:`normal`, one a patient, to which fluid is added.
+def simulated(folder: Path, draws: int = 3) -> list[Film]:
+    """The upright ones (PA) of :func:`normal`, one a patient, to each of which fluid is added in so many ways.
 
     Raises:
         ParameterError: when the folder does not hold what it should.
     """
     views = {row["image"]: row["view"] for row in _rows(folder, "nih_labels.csv", ("image", "view"))}
     upright = {film.patient: film for film in reversed(normal(folder)) if views[film.path.name] == "PA"}
-    return [dataclasses.replace(film, fluid=True) for film in upright.values()]
+    return [dataclasses.replace(film, fluid=1 + draw) for draw in range(draws) for film in upright.values()]
 
 
 def _rows(folder: Path, name: str, columns: tuple[str, ...]) -> list[dict[str, str]]:

@@ -232,8 +232,8 @@ def _stability(
 def summary(records: Sequence[Record], kind: str, half: Half = "report", fewest: int = 3) -> list[Record]:
     """One row for each method and removal on the cases of ``kind``, best overlap first.
 
-    Every number is ``(mean, low, high)`` with its bootstrap interval over the cases of that ``half``; the threshold of
-    the overlap is always the best one of the choosing half. Contestants with fewer than ``fewest`` cases in either half
+    Every number is ``(mean, low, high)`` with its bootstrap interval over the patients of that ``half``; the threshold
+    of the overlap is always the best one of the choosing half. Contestants with fewer than ``fewest`` cases in either half
     are left out.
     """
     rows = []
@@ -249,16 +249,16 @@ def summary(records: Sequence[Record], kind: str, half: Half = "report", fewest:
             "removal": contestant[1],
             "cases": len(tell),
             "threshold": float(THRESHOLDS[at]),
-            "iou": interval([r["ious"][at] for r in tell]),
+            "iou": _over(tell, "ious", at),
         }
         for key in ("hit", "mass", "top", "aopc", "road", "gold", "gold_rank", "stability", "area"):
-            values = [float(r[key]) for r in tell if key in r]
-            if values:
-                row[key] = interval(values)
+            known = [r for r in tell if key in r]
+            if known:
+                row[key] = _over(known, key)
         large = [r for r in tell if r.get("volume_ml", 0.0) >= 200]
         if len(large) >= fewest:
-            row["hit_large"] = interval([float(r["hit"]) for r in large])
-            row["iou_large"] = interval([r["ious"][at] for r in large])
+            row["hit_large"] = _over(large, "hit")
+            row["iou_large"] = _over(large, "ious", at)
         for key in ("evaluations", "gradients", "seconds"):
             row[key] = float(np.median([r[key] for r in tell]))
         rows.append(row)
@@ -280,17 +280,25 @@ def removals_summary(records: Sequence[Record], kind: str, half: Half | None = N
         row: Record = {"removal": removal, "cases": len(mine)}
         for watch in WATCHED:
             for key in ("pearson", "spearman", "slope"):
-                values = [r[watch][key] for r in mine if watch in r]
-                if values:
-                    row[f"{watch} {key}"] = interval(values)
+                known = [r for r in mine if watch in r]
+                if known:
+                    row[f"{watch} {key}"] = _over(known, watch, key)
         for name in PIECES:
-            counted = [r["artefacts"][name] for r in mine if name in r.get("artefacts", {})]
+            counted = [r for r in mine if name in r.get("artefacts", {})]
             if counted:
-                row[f"{name} rate"] = interval([c["rate"] for c in counted])
-                row[f"{name} rise"] = interval([c["rise"] for c in counted])
+                for key in ("rate", "rise"):
+                    row[f"{name} {key}"] = _over(counted, "artefacts", name, key)
                 row["normal"] = len(counted)
         rows.append(row)
     return sorted(rows, key=lambda r: -r.get("logit pearson", (0.0,))[0])
+
+
+def _over(rows: Sequence[Record], *where: str | int) -> tuple[float, float, float]:
+    """The mean over rows of what lies at ``where`` in each, with its interval over patients."""
+    values: list[Any] = list(rows)
+    for key in where:
+        values = [value[key] for value in values]
+    return interval([float(v) for v in values], [str(r.get("patient", r["case"])) for r in rows])
 
 
 @dataclass(frozen=True)
