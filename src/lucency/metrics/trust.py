@@ -233,8 +233,8 @@ def summary(records: Sequence[Record], kind: str, half: Half = "report", fewest:
     """One row for each method and removal on the cases of ``kind``, best overlap first.
 
     Every number is ``(mean, low, high)`` with its bootstrap interval over the patients of that ``half``; the threshold
-    of the overlap is always the best one of the choosing half. Contestants with fewer than ``fewest`` cases in either half
-    are left out.
+    of the overlap is always the best one of the choosing half. Contestants with fewer than ``fewest`` cases in either
+    half are left out.
     """
     rows = []
     maps = [r for r in records if r["kind"] == kind and r["what"] == "map" and "error" not in r]
