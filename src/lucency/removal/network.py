@@ -53,12 +53,26 @@ class Expected(nn.Module):
         weight = F.adaptive_avg_pool2d(masks, COARSE)
         seen = F.adaptive_avg_pool2d(x * masks, COARSE) / weight.clamp(min=1e-6)
         kept = weight.flatten(1)
-        projected = torch.stack([(basis * row[:, None]).T @ basis for row in kept])
+        # A small hole leaves little out of what all pixels together say.
+        everything = basis.T @ basis
+        projected = torch.stack(
+            [
+                everything - _weighted(basis, 1 - row) if 2 * row.sum() > len(row) else _weighted(basis, row)
+                for row in kept
+            ]
+        )
         system = projected + torch.diag(self.noise / variance)
         off = (kept * (seen.flatten(1) - mean)) @ basis
         found = mean + torch.linalg.solve(system, off) @ basis.T
         coarse = found.view(-1, 1, COARSE, COARSE)
         return F.interpolate(coarse, x.shape[2:], mode="bilinear", align_corners=False)
+
+
+def _weighted(basis: Tensor, weights: Tensor) -> Tensor:
+    """``basis.T @ diag(weights) @ basis``, of the rows that count."""
+    rows = weights.nonzero().squeeze(1)
+    chosen = basis[rows]
+    return (chosen * weights[rows, None]).T @ chosen
 
 
 class InPainter(nn.Module):
