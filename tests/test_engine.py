@@ -12,7 +12,7 @@ from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, engine, pieces, scorer
 from lucency.engine.footprint import Footprint
 from lucency.engine.incremental import Plan
-from lucency.errors import ParameterError
+from lucency.errors import ModelError, ParameterError
 from lucency.masks import Patches
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Constant
@@ -78,6 +78,52 @@ def test_batches_grow_for_as_long_as_that_is_quicker(knee: int, settles: int, mo
     assert found.size == settles
 
 
+def test_a_processor_without_memory_left_halves_the_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch has no class of its own for that."""
+    net = small()
+
+    def full(x: Tensor) -> Tensor:
+        if len(x) > 3:
+            torch.empty(2**52)
+        out: Tensor = net(x)
+        return out
+
+    masks, boxes = some(24, 24)
+    box = Classifier(full, name="greedy", classes=["a", "b", "c"], fingerprint="x")
+    expected = Engine(classifier_of(net, 3), windows=False).open(scan(24, 24), WATCHED, Constant(0.0)).scores(masks)
+    with pytest.warns(UserWarning, match="batches of 2"):
+        scores = Engine(box).open(scan(24, 24), WATCHED, Constant(0.0)).scores(masks)
+    assert torch.allclose(scores, expected, atol=1e-6)
+
+    probe = Engine(classifier_of(net, 3), device="cpu").open(scan(24, 24), WATCHED, Constant(0.0))
+    probe.scores(masks[:4], boxes[:4])
+    assert probe._fast is not None
+    outputs = scorer.Scorer._outputs
+
+    def full_too(self: scorer.Scorer, masks: Tensor, corners: Tensor, plan: Plan) -> tuple[Tensor, dict[str, Tensor]]:
+        if len(masks) > 3:
+            torch.empty(2**52)
+        return outputs(self, masks, corners, plan)
+
+    monkeypatch.setattr(scorer.Scorer, "_outputs", full_too)
+    with pytest.warns(UserWarning, match="goes on with batches") as told:
+        scores = probe.scores(masks, boxes)
+    assert len(told) == 1
+    assert torch.allclose(scores, expected, atol=1e-5)
+
+
+def test_one_scan_that_does_not_fit_is_said() -> None:
+    def full(x: Tensor) -> Tensor:
+        if float(x.min()) < 0.5:
+            torch.empty(2**52)
+        return torch.zeros(len(x), 3)
+
+    box = Classifier(full, name="greedy", classes=["a", "b", "c"], fingerprint="x")
+    probe = Engine(box).open(Scan(torch.ones(1, 24, 24)), WATCHED, Constant(0.0))
+    with pytest.warns(UserWarning, match="batches of"), pytest.raises(ModelError, match="on a single scan"):
+        probe.scores(some(24, 24)[0])
+
+
 def test_gradients_too_go_on_when_memory_runs_out() -> None:
     net = small()
     real = net.forward
@@ -141,6 +187,22 @@ def test_a_forward_that_does_more_than_its_module_is_asked_itself() -> None:
     assert probe._fast is None
 
 
+def test_a_forward_that_does_more_shows_behind_a_score_that_is_full() -> None:
+    net = small()
+    with torch.no_grad():
+        net[-1].bias[1] += 60
+
+    def forward(x: Tensor) -> Tensor:
+        out: Tensor = net(x) + net(x.flip(-1))
+        return out
+
+    twice = Classifier(forward, name="m", classes=["a", "b", "c"], fingerprint="x", module=net)
+    masks, boxes = some(24, 24)
+    probe = Engine(twice).open(scan(24, 24), Question(1, "c1", "probability"), Constant(0.0))
+    assert bool((probe.scores(masks, boxes) == 1).all())
+    assert probe._fast is None
+
+
 def test_scans_that_are_not_flat_run_dense() -> None:
     net = nn.Sequential(nn.Conv3d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2, 3)).eval()
     masks, boxes = some(9, 9, 9)
@@ -193,6 +255,24 @@ def test_a_score_that_is_full_hides_no_error(monkeypatch: pytest.MonkeyPatch) ->
     assert probe.facts["reach"] >= 0.4
 
 
+def test_patches_that_change_nothing_do_not_tell_how_far_changes_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorer, "WHOLE_FROM", (1.5,))
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for i in range(6):
+        layers += [nn.Conv2d(8 if i else 1, 8, 3, 1, 1), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
+    pixels = torch.rand(1, 48, 48, generator=torch.Generator().manual_seed(1))
+    pixels[:, :24] = 0
+    patches = Patches((48, 48), (8, 8), (4, 4))
+    probe = Engine(classifier_of(net, 3), tolerance=0.05).open(Scan(pixels), WATCHED, Constant(0.0))
+    black, bright = torch.arange(40), torch.arange(len(patches) - 40, len(patches))
+    probe.scores(patches.masks(black), patches.boxes[black])
+    assert probe.facts == {}
+    probe.scores(patches.masks(bright), patches.boxes[bright])
+    assert 0.4 <= probe.facts["reach"] <= 1
+
+
 @pytest.mark.parametrize(
     ("tolerance", "quicker", "used"), [(0.1, True, True), (0.1, False, False), (1e-7, True, False)]
 )
@@ -215,9 +295,10 @@ def test_half_precision_is_used_where_it_pays_and_is_near_enough(
     machine = Engine(classifier, tolerance=tolerance, batch_size=8)
     probe = machine.open(scan(24, 24), WATCHED)
     near = probe.scores_of(x)
-    assert machine.half is used
+    assert probe._half is used
     assert probe.evaluations == 33 + 9
     worst = float((near - exact).abs().max())
+    assert machine.open(scan(24, 24), WATCHED)._half is None
     if used:
         assert 1e-6 < worst < 0.1
         assert 0 < probe.facts["half precision error"] < 0.1
@@ -239,9 +320,14 @@ def test_the_batches_hold_each_patch_once() -> None:
 def test_bad_parameters_are_said() -> None:
     with pytest.raises(ParameterError, match="above 0"):
         Engine(classifier_of(small(), 3), tolerance=0.0)
+    for never in (float("nan"), float("inf")):
+        with pytest.raises(ParameterError, match="above 0"):
+            Engine(classifier_of(small(), 3), tolerance=never)
+        with pytest.raises(ParameterError, match="above 0"):
+            Engine(classifier_of(small(), 3), memory=never)
     with pytest.raises(ParameterError, match="at least 1"):
         Engine(classifier_of(small(), 3), batch_size=0)
-    with pytest.raises(ParameterError, match="above 0 GiB"):
+    with pytest.raises(ParameterError, match="GiB above 0"):
         Engine(classifier_of(small(), 3), memory=0.0)
 
 
@@ -283,7 +369,7 @@ def test_no_batch_goes_beyond_the_memory_it_may_take(windows: bool, monkeypatch:
     free = Engine(classifier, device="cpu", windows=False)
     expected = explain(scan(32, 32), classifier, method=Occlusion(patch=8, features=False), engine=free)
     assert np.allclose(found.heatmap, expected.heatmap, atol=1e-5)
-    assert limited.fits == 3
+    assert limited.pieces["windows"].size == 3
     assert max(seen) == 3
     assert limited.pieces["gradients"].most <= 3
 
@@ -294,5 +380,5 @@ def test_scans_of_another_size_are_measured_anew() -> None:
     for size in (32, 64):
         question = Question.ask(engine.classifier, scan(size, size), 0, "logit")
         engine.open(scan(size, size), question)
-        fits.append(engine.fits)
+        fits.append(engine.pieces["windows"].most)
     assert fits[0] == pytest.approx(4 * fits[1], rel=0.2)

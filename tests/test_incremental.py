@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -122,6 +123,60 @@ def test_same_as_dense(
     assume((slow - probes[1].clean).abs().max() > 1e-7)
 
 
+class Ceiling(nn.Module):
+    """A pooling that looks over the border although it does not pad."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.after = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.pool = nn.MaxPool2d(2, 2, ceil_mode=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.after(self.pool(self.first(x))).mean((2, 3)))
+
+
+class Apart(nn.Module):
+    """Branches whose strides do not divide each other."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(1, 4, 3, one, 1), nn.Conv2d(1, 4, 3, other, 1)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.cat([F.relu(branch(x)).mean((2, 3)) for branch in (self.one, self.other)], 1))
+
+
+@pytest.mark.parametrize(
+    ("net", "size", "patch"),
+    [
+        (Ceiling, (41, 37), 4),
+        (Ceiling, (40, 37), 6),
+        (lambda: Apart(2, 3), (8, 8), 2),
+        (lambda: Apart(2, 3), (41, 37), 5),
+        (lambda: Apart(4, 6), (17, 17), 5),
+        (lambda: Apart(4, 6), (64, 64), 5),
+    ],
+)
+def test_borders_and_strides_that_few_networks_have(
+    net: Callable[[], nn.Module], size: tuple[int, int], patch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer, "WHOLE_FROM", (1.5,))
+    torch.manual_seed(0)
+    classifier, scan = classifier_of(net(), 3), Scan(torch.rand(1, *size))
+    patches = Patches(size, (patch, patch), (1, 1))
+    masks = patches.masks(torch.arange(len(patches)))
+    probe, plain = (
+        Engine(classifier, windows=windows).open(scan, Question(1, "c1", "logit"), Constant(0.0))
+        for windows in (True, False)
+    )
+    expected = plain.scores(masks)
+    assert torch.allclose(probe.scores(masks, patches.boxes), expected, atol=1e-6)
+    assert probe._fast is not None
+    assert (expected - plain.clean).abs().max() > 1e-4
+
+
 class Odd(nn.Module):
     """Operators without a rule: the graph goes on dense from there."""
 
@@ -161,7 +216,30 @@ class Overwrites(Odd):
         return self.head(x.mean((2, 3)))
 
 
-@pytest.mark.parametrize("kind", [Odd, Branching, Sized, Overwrites])
+class Deep(Odd):
+    """Five axes inside, which no layout for images fits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.after = nn.Conv3d(4, 4, (1, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(x))
+        return self.head(F.relu(self.after(x.unsqueeze(2))).mean((2, 3, 4)))
+
+
+class Named(Odd):
+    """A batch norm whose input is given by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.norm(input=self.conv(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", [Odd, Branching, Sized, Overwrites, Deep, Named])
 @pytest.mark.parametrize("removal", [Constant(0.3), Blur(2.0)])
 def test_what_is_not_known_is_never_wrong(kind: type[Odd], removal: Removal) -> None:
     torch.manual_seed(1)

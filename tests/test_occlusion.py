@@ -150,7 +150,8 @@ def test_a_tolerance_saves_the_patches_between_that_are_like_their_neighbours() 
         assert near.provenance["evaluations"] < 0.5 * exact.provenance["evaluations"]
         assert near.facts["interpolation error"] <= 0.01
         worst = np.abs(near.heatmap - exact.heatmap).max()
-        assert 0 < worst < 0.01
+        assert near.facts["interpolated patches"] > 0
+        assert worst < 0.01
     # Where a check misses by more than the tolerance, every patch is asked about.
     striped, stripes = Scan(torch.arange(64.0).remainder(8).ge(4).float().expand(1, 64, 64)), classifier_of(Stripes())
     engine, how = Engine(stripes, tolerance=0.01, windows=False), replace(how, patch=4, stride=4)

@@ -30,3 +30,11 @@ class OutputError(LucencyError):
 
 class MissingExtraError(LucencyError):
     """An optional dependency is needed and not installed."""
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether PyTorch raised this for want of memory; it has a class of its own for the GPU only."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
+    )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lucency.errors import LucencyError, ModelError, QuestionError
+from lucency.errors import LucencyError, ModelError, QuestionError, ran_out_of_memory
 from lucency.scan import Scan
 
 Outputs = Literal["logits", "probabilities"]
@@ -194,9 +194,12 @@ class Classifier:
         """Raw outputs ``[B, K]`` for display values ``[B, C, *grid]``; differentiable when the model is."""
         try:
             out = self.forward(self.normalise(x))
-        except (torch.cuda.OutOfMemoryError, LucencyError):
+        except LucencyError:
             raise
         except Exception as error:
+            if ran_out_of_memory(error):
+                # The engine goes on with smaller batches.
+                raise
             raise ModelError(
                 f"{self.name} raised {type(error).__name__} on an input of shape {list(x.shape)}: "
                 f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}; "

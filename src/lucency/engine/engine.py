@@ -7,8 +7,10 @@ every speed-up reaches every method.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -22,7 +24,9 @@ from lucency.errors import ModelError, ParameterError
 from lucency.removal import Fill, Removal, remove
 from lucency.scan import Scan
 
-MANY = 2**16
+Result = TypeVar("Result")
+Raw = tuple[Tensor, dict[str, Tensor]]
+"""Outputs ``[B, K]``, and the outputs of the watched layers."""
 CHECKED = 4
 """Scans that go through at both precisions."""
 
@@ -71,18 +75,14 @@ class Engine:
         self.batch_size = batch_size or (256 if self.device.type == "cuda" else 16)
         first = batch_size or (16 if self.device.type == "cuda" else 4)
         self.pieces = {what: Pieces(first, self.batch_size, self.device) for what in ("scores", "gradients")}
-        if memory is not None and memory <= 0:
-            raise ParameterError(f"The memory for one batch must be above 0 GiB, not {memory}.")
+        self.pieces["windows"] = Pieces(BATCH, BATCH, self.device)
+        if memory is not None and not 0 < memory < math.inf:
+            raise ParameterError(f"The memory for one batch is a number of GiB above 0, not {memory}.")
         self.memory = memory
-        # How many scans fit into it, forward.
-        self.fits = MANY
         self._measured: set[tuple[int, ...]] = set()
-        if tolerance is not None and tolerance <= 0:
-            raise ParameterError(f"The tolerance must be above 0, not {tolerance}; leave it out for exact scores.")
+        if tolerance is not None and not 0 < tolerance < math.inf:
+            raise ParameterError(f"The tolerance is a number above 0, not {tolerance}; leave it out for exact scores.")
         self.tolerance = tolerance
-        # Whether half precision pays and keeps the tolerance; found out by the first probe that asks for many scans.
-        self.half: bool | None = None
-        self.half_error = 0.0
         self.seed = seed
         # Windows are cut out and put back one by one, which a GPU would spend its time launching.
         self.windows = windows and self.device.type == "cpu" and classifier.module is not None
@@ -90,7 +90,7 @@ class Engine:
         self.seconds: dict[tuple[object, ...], list[float]] = {}
         self._graphs: dict[tuple[str, ...], fx.GraphModule | None] = {}
 
-    def first_pass(self, x: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+    def first_pass(self, x: Tensor, work: Callable[[Tensor], Result]) -> Result:
         """What ``work`` makes of one scan ``[1, C, *grid]``; sees how many such scans fit into the memory at once."""
         shape = tuple(x.shape)
         if shape in self._measured:
@@ -103,8 +103,8 @@ class Engine:
         if room > 0:
             # The perturbed scan, its mask, its fill and the normalised copy come on top.
             around = 4 * x.nbytes
-            self.fits = max(1, int(room / (seen.most + around)))
-            self.pieces["scores"].limit(self.fits)
+            for what in ("scores", "windows"):
+                self.pieces[what].limit(int(room / (seen.most + around)))
             self.pieces["gradients"].limit(int(room / (seen.all + around)))
         return result
 
@@ -164,8 +164,12 @@ class Probe:
         self._fast: Scorer | None = None
         self._tried = not engine.windows or len(self.grid) != 2
         self._fill: Fill | None = None if removal is None else removal.bind(self.pixels, engine.generator())
+        # Whether half precision pays and keeps the tolerance, and its error on the scans that were tried.
+        self._half: bool | None = None
+        self._half_error = 0.0
         with torch.inference_mode():
-            clean = engine.first_pass(self.pixels[None], self.watch)[0]
+            self._clean_raw = engine.first_pass(self.pixels[None], self._raw)
+            clean = self.read(*self._clean_raw)[0]
         if not bool(torch.isfinite(clean).all()):
             raise ModelError(
                 f"{engine.classifier.name} gives {clean.tolist()} on this scan, which is not finite; "
@@ -195,12 +199,11 @@ class Probe:
 
     def watch(self, x: Tensor) -> Tensor:
         """What the Q questions read, ``[B, Q]``, on scans ``[B, C, *grid]`` in one pass; differentiable."""
+        return self.read(*self._raw(x))
+
+    def _raw(self, x: Tensor) -> Raw:
         classifier = self.engine.classifier
-        if self.layers:
-            outputs, features = classifier.outputs_and_features(x, self.layers)
-        else:
-            outputs, features = classifier(x), {}
-        return self.read(outputs, features)
+        return classifier.outputs_and_features(x, self.layers) if self.layers else (classifier(x), {})
 
     def read(self, outputs: Tensor, features: dict[str, Tensor]) -> Tensor:
         """What the Q questions read, ``[B, Q]``, from outputs ``[B, K]`` and the outputs of the watched layers."""
@@ -227,12 +230,12 @@ class Probe:
         return scores.clone()
 
     def _score(self, x: Tensor) -> Tensor:
-        engine = self.engine
-        if engine.tolerance is None or engine.half is False or len(x) < CHECKED:
+        tolerance = self.engine.tolerance
+        if tolerance is None or self._half is False or len(x) < CHECKED:
             return self._whole(x)
-        if engine.half is None:
-            return self._try_half(x, engine.tolerance)
-        with torch.autocast(engine.device.type, torch.bfloat16):
+        if self._half is None:
+            return self._try_half(x, tolerance)
+        with torch.autocast(self.engine.device.type, torch.bfloat16):
             return self._whole(x)
 
     def _whole(self, x: Tensor) -> Tensor:
@@ -256,8 +259,8 @@ class Probe:
         with torch.autocast(self.engine.device.type, torch.bfloat16):
             self._whole(few[:1])
             near, half = timed()
-        self.engine.half_error = float((near - exact).abs().max())
-        self.engine.half = self.engine.half_error <= tolerance and half < full
+        self._half_error = float((near - exact).abs().max())
+        self._half = self._half_error <= tolerance and half < full
         return scores
 
     def _scorer(self, scans: int) -> Scorer | None:
@@ -280,12 +283,11 @@ class Probe:
             clean = self.engine.classifier.normalise(self.pixels[None])
             fast = Scorer(self, Incremental(graph, clean, keep))
             before = self.evaluations
-            same = torch.allclose(fast.whole(self.pixels[None])[0], self.clean, rtol=1e-4, atol=1e-5)
+            same = self.same(fast.raw(self.pixels[None]), self._clean_raw)
             if same and keep not in self.engine.checked:
                 # The classifier may do more than its network does, and not show it on the clean scan.
                 other = self.pixels[None].flip(-1) * 0.5
-                same = torch.allclose(fast.whole(other), self.watch(other), rtol=1e-4, atol=1e-5)
-                same = same and fast.windows_agree()
+                same = self.same(fast.raw(other), self._raw(other)) and fast.windows_agree()
                 if same:
                     self.engine.checked.add(keep)
             self.evaluations = before
@@ -294,10 +296,16 @@ class Probe:
             return None
         return fast if same else None
 
+    def same(self, one: Raw, other: Raw) -> bool:
+        """Whether two ways of computing agree, in what is watched and in what lies behind a score that is full."""
+        outputs, expected = one[0].float(), other[0].float()
+        near = (outputs - expected).abs().max() <= 1e-4 * expected.abs().max() + 1e-6
+        return bool(near) and torch.allclose(self.read(*one), self.read(*other), rtol=1e-4, atol=1e-5)
+
     @property
     def facts(self) -> dict[str, float]:
         """What the engine has approximated, and how well; empty when the scores are exact."""
-        half = {"half precision error": self.engine.half_error} if self.engine.half else {}
+        half = {"half precision error": self._half_error} if self._half else {}
         return half | ({} if self._fast is None else self._fast.facts)
 
     def together(self, boxes: Tensor, order: Tensor) -> list[Tensor]:

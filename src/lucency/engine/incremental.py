@@ -16,6 +16,7 @@ channels-last: a row of a window is then one piece of memory, and a window is ga
 from __future__ import annotations
 
 import copy
+import math
 import operator
 import warnings
 from collections.abc import Callable, Sequence
@@ -74,10 +75,13 @@ def traced(module: nn.Module, keep: Sequence[str] = ()) -> fx.GraphModule | None
         with warnings.catch_warnings():
             # Copying an exported program makes PyTorch warn of its own future, which no user can change.
             warnings.simplefilter("ignore")
-            graph = fx.symbolic_trace(copy.deepcopy(module).eval())
+            return _folded(fx.symbolic_trace(copy.deepcopy(module).eval()), keep)
     except Exception:
         # Whatever a user's forward does that cannot be traced (control flow on values, foreign code) runs dense.
         return None
+
+
+def _folded(graph: fx.GraphModule, keep: Sequence[str]) -> fx.GraphModule:
     modules = dict(graph.named_modules())
     calls = [n.target for n in graph.graph.nodes if n.op == "call_module"]
     for node in list(graph.graph.nodes):
@@ -510,7 +514,7 @@ class Incremental:
             if min(h, height) * min(w, width) < whole_from * height * width:
                 sizes[node] = (h, w)
                 scale = self.scale[node]
-                stride = (max(stride[0], scale[0]), max(stride[1], scale[1]))
+                stride = (math.lcm(stride[0], scale[0]), math.lcm(stride[1], scale[1]))
         counts = [self._work(node, sizes.get(node)) for node in self.nodes]
         products, numbers = (sum(count[i] for count in counts) for i in (0, 1))
         self._plans[key] = Plan(size, frozenset(sizes), stride, caps, products, products + COPY * numbers)
@@ -696,7 +700,10 @@ class _Run:
         sliding = self.net.sliding[node]
         needs = sliding.needs(self.places[node])
         if needs == self.places[source] and sliding.padding == (0, 0):
-            return sliding.compute(self.values[source])
+            size = tuple(self.net.clean[source].shape[2:])
+            # A maximum looks over the border without padding too, where the last stride is not a whole one.
+            if sliding.outside == 0 or self.group.overhang(needs, self.net.scale[source], size) <= 0:
+                return sliding.compute(self.values[source])
         return sliding.compute(self.widened(source, needs, sliding.outside))
 
     def added(self, node: fx.Node) -> Tensor:

@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from lucency.errors import ModelError, ran_out_of_memory
+
 Result = TypeVar("Result")
 GAIN = 0.97
 """A larger batch has to take less than this share of the time of a smaller one."""
@@ -44,6 +46,20 @@ class Pieces:
         self.most = max(1, min(self.most, most))
         self.size = min(self.size, self.most)
 
+    def halve(self, scans: int) -> None:
+        """Memory ran out with so many scans; from now on half as many go at once, which is told once.
+
+        Raises:
+            ModelError: when it was one scan.
+        """
+        if scans == 1:
+            raise ModelError("Memory ran out on a single scan; use a machine with more of it, or a smaller input_size.")
+        self.limit(scans // 2)
+        self._settled = True
+        if not self._told:
+            warnings.warn(f"Out of memory; the engine goes on with batches of {self.size}.", stacklevel=5)
+            self._told = True
+
     def through(self, items: Tensor, work: Callable[[Tensor], Result]) -> list[Result]:
         """What ``work`` makes of the items, a batch at a time."""
         done: list[Result] = []
@@ -54,14 +70,9 @@ class Pieces:
             try:
                 done.append(work(part))
             except RuntimeError as error:
-                # PyTorch has a class of its own for the GPU only.
-                if "memory" not in str(error) or self.size == 1:
+                if not ran_out_of_memory(error):
                     raise
-                self.size //= 2
-                self._settled = True
-                if not self._told:
-                    warnings.warn(f"Out of memory; the engine goes on with batches of {self.size}.", stacklevel=4)
-                    self._told = True
+                self.halve(len(part))
                 continue
             at += len(part)
             if not self._settled and len(part) == self.size:

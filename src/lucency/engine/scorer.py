@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lucency.engine.incremental import Incremental, Pair, Plan
+from lucency.errors import ran_out_of_memory
 
 if TYPE_CHECKING:
     from lucency.engine.engine import Probe
@@ -39,10 +40,13 @@ class Scorer:
 
     def whole(self, x: Tensor) -> Tensor:
         """What the questions read, ``[B, Q]``, on scans ``[B, C, H, W]``."""
+        return self._probe.read(*self.raw(x))
+
+    def raw(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The outputs ``[B, K]`` on scans ``[B, C, H, W]``, and the outputs of the watched layers."""
         state = self._state
-        plan = state.plan((1, 1), 0.0)
         x = self._probe.engine.classifier.normalise(x)
-        return self._probe.read(*state.run(x, torch.zeros(len(x), 2, dtype=torch.long), plan))
+        return state.run(x, torch.zeros(len(x), 2, dtype=torch.long), state.plan((1, 1), 0.0))
 
     def windows_agree(self) -> bool:
         """Whether a scan whose middle is changed gets the same scores on windows and whole."""
@@ -53,8 +57,7 @@ class Scorer:
         x = probe.pixels[None].clone()
         x[..., rows, columns] = 1 - x[..., rows, columns]
         part = probe.engine.classifier.normalise(x)[..., rows, columns]
-        on_windows = probe.read(*state.run(part, torch.tensor([corner]), state.plan(size, 1.0)))
-        return torch.allclose(on_windows, self.whole(x), rtol=1e-4, atol=1e-5)
+        return probe.same(state.run(part, torch.tensor([corner]), state.plan(size, 1.0)), self.raw(x))
 
     def scores(self, masks: Tensor, boxes: Tensor) -> Tensor:
         """What the questions read, ``[B, Q]``, where masks ``[B, H, W]`` leave out something inside their boxes."""
@@ -64,14 +67,20 @@ class Scorer:
         # A box cut off at the border gets a window of full size moved inwards: it holds some clean pixels besides.
         corners = torch.minimum(boxes[:, :, 0], torch.tensor(self._probe.grid) - torch.tensor(size))
         reach = self._reach_for(masks, corners, size)
-        most = min(BATCH, self._probe.engine.fits)
+        pieces = self._probe.engine.pieces["windows"]
         left = torch.arange(len(masks))
         while len(left):
             plan, measuring = self._plan(size, reach)
             classes = corners[left] % torch.tensor(plan.stride)
-            alike = left[(classes == classes[0]).all(1)][: min(8, most) if measuring else most]
+            alike = left[(classes == classes[0]).all(1)][: min(8, pieces.size) if measuring else pieces.size]
             began = time.process_time()
-            found[alike] = self._run(masks[alike], corners[alike], plan)
+            try:
+                found[alike] = self._run(masks[alike], corners[alike], plan)
+            except RuntimeError as error:
+                if not ran_out_of_memory(error):
+                    raise
+                pieces.halve(len(alike))
+                continue
             if measuring and len(alike) == 8:
                 self._measured(plan, reach, (time.process_time() - began) / 8)
             elif measuring:
@@ -121,12 +130,12 @@ class Scorer:
         if probe.engine.tolerance is None:
             return 1.0
         if size not in self._reach:
-            if len(masks) < 4:
-                return 1.0
             # Of one alignment, so that they go through in one batch.
             stride = torch.tensor(self._state.plan(size, 2.0).stride)
             classes, counts = torch.unique(corners % stride, dim=0, return_counts=True)
             (alike,) = (corners % stride == classes[counts.argmax()]).all(1).nonzero(as_tuple=True)
+            if len(alike) < 4:
+                return 1.0
             which = alike[torch.linspace(0, len(alike) - 1, min(SAMPLE, len(alike))).long()]
 
             def through(reach: float) -> tuple[Tensor, Tensor]:
@@ -135,6 +144,9 @@ class Scorer:
                 return probe.read(outputs, features)[:, 0], outputs
 
             exact, whole = through(1.0)
+            if not bool((whole.std(0) > 0).any()):
+                # Patches that change nothing, as in a black margin, say nothing about how far changes reach.
+                return 1.0
             self._reach[size] = 1.0
             self.facts = {"reach": 1.0, "estimated error": 0.0, "error of the sample (rms)": 0.0}
             for reach in REACHES:

@@ -31,7 +31,8 @@ from lucency.scan import Scan
 
 NEAR = 0.35
 CHECKS = 16
-"""Patches between others that are asked about to see whether a mean of these would have done."""
+"""Patches between others that are asked about to see whether a mean of these would have done: so many are drawn, and
+as many more are those that most likely miss."""
 
 Length = int | str | Sequence[int]
 """Grid pixels (one number, or one for each axis), or a string such as ``"15mm"`` for a length on the patient."""
@@ -73,7 +74,8 @@ class Occlusion(Method):
             also = [Question.ask(classifier, scan, question.target, f"layer:{layer.name}") for layer in last]
         probe = engine.open(scan, question, self.removal, also)
         patches = Patches(probe.grid, patch, stride)
-        spread = self.order == "spread"
+        # With a tolerance the first patches are the sample that the engine judges by.
+        spread = self.order == "spread" or engine.tolerance is not None
 
         def cut(wanted: Tensor) -> list[Tensor]:
             if not spread:
@@ -126,8 +128,9 @@ def _rounds(
     """Which patches to ask about, in rounds; ``single`` ``[Q, N]`` and ``known`` ``[N]`` hold the answers so far.
 
     With a tolerance, every second patch along each axis comes first. One in between lies half on each of its
-    neighbours; where they differ by no more than the tolerance it takes their mean. A few of those are asked about all
-    the same, and if any of them misses by more than the tolerance, so are all.
+    neighbours; where they differ by no more than the tolerance it takes their mean. A few of those, drawn
+    and those whose neighbours differ most, are asked about all the same, and if any of them misses by more than the
+    tolerance, so are all.
     """
     every = torch.arange(len(patches))
     if engine.tolerance is None:
@@ -137,7 +140,10 @@ def _rounds(
     (left,) = (~known).nonzero(as_tuple=True)
     guess, unlike = _interpolated(patches, single, left)
     flat = unlike <= engine.tolerance
-    checks = torch.randperm(int(flat.sum()), generator=engine.generator())[:CHECKS]
+    drawn = torch.randperm(int(flat.sum()), generator=engine.generator())[:CHECKS]
+    # Where nothing is, as in a black margin, a drawn patch tells little.
+    riskiest = unlike[flat].cpu().argsort(descending=True)[:CHECKS]
+    checks = torch.cat([drawn, riskiest]).unique()
     checked, guessed = left[flat][checks], guess[0, flat][checks]
     yield torch.cat([left[~flat], checked])
     if len(checked):
