@@ -132,6 +132,8 @@ def test_a_budget_stops_early(lucency: Any, model: str, scan: str) -> None:
         (["explain", "SCAN", "--model", "lucency:nothing"], 2, "lucency:nothing"),
         (["explain", "SCAN", "--model", "MODEL", "--target", "fracture"], 2, "it knows fluid, none"),
         (["explain", "SCAN", "--model", "MODEL", "--method", "magic"], 2, "use one of"),
+        (["explain", "SCAN", "--model", "MODEL", "--tolerance", "nan"], 2, "tolerance is a number above 0"),
+        (["explain", "SCAN", "--model", "MODEL", "--memory", "0"], 2, "GiB above 0"),
         (["explain", "SCAN", "--model", "MODEL", "--set", "patch"], 2, "key=value"),
         (["explain", "SCAN", "--model", "MODEL", "--set", "pach=3"], 2, "it has patch, stride"),
         (["explain", "SCAN", "--model", "MODEL", "--set", "patch=999"], 2, "does not fit"),
@@ -207,7 +209,7 @@ def test_ctrl_c_keeps_the_map_so_far(
 
     def interrupted(self: Occlusion, *arguments: Any) -> Iterator[Step]:
         for i, step in enumerate(whole(self, *arguments)):
-            if i == 2:
+            if i == 6:
                 signal.raise_signal(signal.SIGINT)
             yield step
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from lucency import Scan, explain
 from lucency.classifier import Classifier
 from lucency.errors import ParameterError, QuestionError
 from lucency.masks.smooth import SmoothMax, resized, shifted, total_variation, upsampled
-from lucency.methods.base import Method
+from lucency.methods.base import Method, Step
 from lucency.methods.extremal import Extremal
 from lucency.methods.igos import Igos
 from lucency.methods.meaningful import Meaningful
@@ -88,6 +89,28 @@ def test_refinement_starts_from_the_other_map() -> None:
     assert refined.heatmap[26, 12] > 0.9
     assert refined.heatmap[2:8].max() < 0.05
     assert refined.provenance["evaluations"] > 30
+
+
+def test_a_start_from_a_method_can_be_stopped_too() -> None:
+    rough = Occlusion(patch=4, stride=2, removal=Constant(0.0))
+    seen: list[Step] = []
+    stopped = threading.Event()
+
+    def stop(step: Step) -> None:
+        seen.append(step)
+        if len(seen) == 3:
+            stopped.set()
+
+    how = Meaningful(start=rough, removal=Constant(0.0), iterations=2)
+    whole = explain(scan(), sharp(*BOX), target=0, method=how)
+    part = explain(scan(), sharp(*BOX), target=0, method=how, on_step=stop, cancel=stopped)
+    assert part.provenance["evaluations"] < whole.provenance["evaluations"] / 2
+    assert not part.complete
+    assert whole.complete
+    assert len(seen) == 3
+    assert all(s.point == (0.0, s.score) for s in seen)
+    assert 0 < seen[-1].done < 0.5
+    assert how.anytime().start == rough.anytime() != rough
 
 
 def test_the_loss_is_that_of_the_paper() -> None:

@@ -332,7 +332,7 @@ def fetched(page: str) -> list[str]:
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".mp4"])
 def test_a_report_needs_nothing_else(suffix: str, tmp_path: Path) -> None:
-    explanation, recorder = explained(method=Lime(samples=40))
+    explanation, recorder = explained(method=Lime(samples=200))
     film = save_animation(explanation, recorder, tmp_path / f"a{suffix}")
     page = save_report(explanation, tmp_path / "report.html", animation=film).read_text()
     assert fetched(page) == []

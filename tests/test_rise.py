@@ -103,12 +103,26 @@ def test_steps_keep_their_values_and_volumes_work() -> None:
     question = Question.ask(classifier, scan, 0, "logit")
     steps = list(Rise(samples=40, cells=4).steps(scan, question, Engine(classifier, batch_size=16)))
     early = next(Rise(samples=40, cells=4).steps(scan, question, Engine(classifier, batch_size=16)))
-    assert [s.facts["masks"] for s in steps] == [16, 32, 40]
+    assert [s.facts["masks"] for s in steps] == [2, 6, 14, 30, 40]
     assert torch.equal(steps[0].heatmap(), early.heatmap())
     assert steps[-1].heatmap().shape == (8, 12, 12)
     with torch.no_grad():
         score = classifier(steps[1].perturbed()[None])[0, 0]
     assert float(score) == pytest.approx(steps[1].score, abs=1e-6)
+
+
+def test_sampling_stops_when_the_cells_on_top_are_known() -> None:
+    classifier, scan = classifier_of(Window((4, 8), (12, 16))), Scan(torch.ones(1, 24, 24))
+    question = Question.ask(classifier, scan, 0, "logit")
+
+    def masks(**rule: float) -> int:
+        how = Rise(samples=2000, cells=6, top=1, **rule)
+        return list(how.steps(scan, question, Engine(classifier)))[-1].facts["masks"]
+
+    assert 64 <= masks(stability=0.9) < masks(stability=0.999) < 2000
+    assert masks() == 2000
+    with pytest.raises(ParameterError, match="stability"):
+        Rise(stability=1.5)
 
 
 @pytest.mark.parametrize(

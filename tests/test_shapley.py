@@ -169,8 +169,8 @@ def test_no_error_is_claimed_before_there_is_enough_to_know_it() -> None:
     question = Question.ask(classifier, scan, 0, "logit")
     how = Shapley(superpixels=drawn, removal=Constant(0.0), samples=100)
     steps = list(how.steps(scan, question, Engine(classifier, batch_size=10)))
-    assert steps[3].standard_error is None
-    assert steps[4].standard_error is not None
+    assert steps[5].standard_error is None
+    assert steps[6].standard_error is not None
 
 
 def test_volumes_and_the_right_piece() -> None:

@@ -108,6 +108,9 @@ def test_without_lungs_there_are_coordinates_only() -> None:
     assert "lung" not in verdict.text.replace("No lungs were found", "")
     volume = judge(dataclasses.replace(said(np.zeros((4, 8, 8)), np.zeros((4, 8, 8)))))
     assert volume.text.startswith("Nothing on this scan supports effusion")
+    early = said(np.zeros((64, 64)), noise)
+    early = dataclasses.replace(early, provenance={**early.provenance, "complete": False})
+    assert judge(early).text.startswith("The method was stopped before it found evidence for effusion")
 
 
 def test_how_sure_follows_the_standard_error(phantom: Phantom) -> None:

@@ -237,6 +237,9 @@ def explain(
         return array
 
     heatmap = on_scan(step.heatmap)
+    facts = dict(step.facts)
+    if step.done < 1 and not heatmap.any():
+        facts["warning"] = "The method was stopped before it found anything, so the map is empty; give it more time."
     bars: dict[str, Any] = {"from": "none"}
     standard_error = None
     if step.standard_error is not None:
@@ -265,7 +268,7 @@ def explain(
         standard_error=standard_error,
         also={name: on_scan(m) for name, m in step.also.items()},
         probabilities=dict(zip(classifier.classes, probabilities, strict=True)),
-        facts=dict(step.facts),
+        facts=facts,
         provenance={
             "scan": {
                 "source": scan.source,

@@ -25,6 +25,7 @@ REGION = 0.5
 LEVELS = ((5.0, "certain"), (3.0, "fairly certain"), (2.0, "uncertain"), (-np.inf, "not reliable"))
 """How sure a peak of so many standard errors is called."""
 MAINLY = 0.5
+STOPPED = "The method was stopped before its end."
 ASTRAY = 0.4
 """Share of the evidence outside the lungs from which on the verdict warns."""
 
@@ -82,6 +83,8 @@ class Verdict:
     @property
     def text(self) -> str:
         """Everything in a few sentences."""
+        if not self.evidence and STOPPED in self.warnings:
+            return f"The method was stopped before it found evidence for {self._about}; give it more time."
         if not self.evidence:
             return " ".join([f"Nothing on this scan supports {self._about}.", *self.warnings])
         return " ".join([self._where, self._strength, *self._checks, *self.warnings, *self._unknown])
@@ -267,7 +270,7 @@ def _sureness(explanation: Explanation) -> tuple[float | None, float | None, boo
 def _warnings(explanation: Explanation, place: str, shares: Mapping[str, float]) -> list[str]:
     found = []
     if not explanation.complete:
-        found.append("The method was stopped before its end.")
+        found.append(STOPPED)
     if explanation.probability < 0.5 and explanation.heatmap.max() > 0:
         found.append(f"The model does not call this scan {explanation.target}.")
     outside = sum(share for name, share in shares.items() if name.endswith("outside the lungs"))

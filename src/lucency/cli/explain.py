@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lucency.cli import INTERRUPTED
-from lucency.cli.options import DEFAULT_MODEL, AsJson, Budget, Device, Folder, Model, ScanFile, Seed, Target, Watch
+from lucency.cli.options import (
+    DEFAULT_MODEL,
+    AsJson,
+    Budget,
+    Device,
+    Folder,
+    Memory,
+    Model,
+    ScanFile,
+    Seed,
+    Target,
+    Tolerance,
+    Watch,
+)
 
 if TYPE_CHECKING:
     from lucency.explanation import Explanation
@@ -55,6 +68,8 @@ def explain(
         typer.Option(metavar="NAME", help="What stands where a piece was removed: constant, mean, blur, ..."),
     ] = None,
     budget: Budget = None,
+    tolerance: Tolerance = None,
+    memory: Memory = None,
     device: Device = "auto",
     seed: Seed = 0,
     error_bars: Annotated[
@@ -97,7 +112,7 @@ def explain(
     how = method_with(method, settings or [], removal)
     picture = read_scan(scan)
     classifier = classifier_named(model)
-    engine = Engine(classifier, device=device, seed=seed)
+    engine = Engine(classifier, device=device, seed=seed, memory=memory, tolerance=tolerance)
     if sanity:
         # A black box is refused before the work rather than after it.
         layers_of(classifier)

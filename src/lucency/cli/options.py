@@ -29,6 +29,14 @@ Watch = Annotated[
 Budget = Annotated[
     str | None, typer.Option(metavar="TIME", help="Stop with the best map after this time: 300ms, 2s, 1min.")
 ]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(metavar="ERROR", help="The error of a score that is allowed for speed, such as 0.01; exact without."),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(metavar="GIB", help="What one batch may take; half of the free memory when left out."),
+]
 Device = Annotated[str, typer.Option(metavar="D", help="Where to compute: auto, cpu, cuda, cuda:1, ...")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Where every random number comes from.")]
 Folder = Annotated[

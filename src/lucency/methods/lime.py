@@ -26,6 +26,7 @@ from lucency.errors import ParameterError
 from lucency.masks.designs import balanced_switches
 from lucency.masks.superpixels import Slic, Superpixels, painted, switched
 from lucency.methods.base import Fact, Facts, Method, Step
+from lucency.methods.sampling import growing
 from lucency.methods.stable import check_rule, expected_agreement
 from lucency.removal import Removal, SegmentMean, of_pieces
 from lucency.scan import Scan
@@ -83,14 +84,16 @@ class Lime(Method):
         def perturbed(on: Tensor) -> Tensor:
             return probe.removed(switched(labels, on))[0]
 
-        for batch in torch.split(on, probe.batch_size):
+        for which in growing(self.samples, 2, probe.batch_size):
+            batch = on[which]
             scores = torch.cat([scores, probe.scores(switched(labels, batch))[:, 0]])
             fit = cache(partial(self._fit, on[: len(scores)], scores.cpu()))
             last = batch[-1:]
             # With fewer pairs than unknowns the fit goes through every point and knows nothing of its error.
+            known = len(scores) > 2.5 * (pieces + 1)
             stable = (
                 self.stability is not None
-                and len(scores) > 2.5 * (pieces + 1)
+                and known
                 and self.stability <= expected_agreement(fit().weights, fit().standard_error, self.top)
             )
             yield Step(
@@ -99,7 +102,7 @@ class Lime(Method):
                 score=float(scores[-1]),
                 heatmap=partial(_map, labels, fit, "weights"),
                 perturbed=partial(perturbed, last),
-                standard_error=partial(_map, labels, fit, "standard_error"),
+                standard_error=partial(_map, labels, fit, "standard_error") if known else None,
                 point=(float(last.sum()), float(scores[-1])),
                 facts=Facts(partial(_facts, fit)),
             )

@@ -13,9 +13,9 @@ cannot become an adversarial pattern (section 4.3). Started from the heatmap of 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -80,17 +80,32 @@ class Meaningful(Method):
                 "A mask needs at least 1 iteration, delta of at least 1, tau of at least 0, and sigma and rate above 0."
             )
 
+    def anytime(self) -> Self:
+        return replace(self, start=self.start.anytime()) if isinstance(self.start, Method) else self
+
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         engine.classifier.network()
-        first, spent = None, (0, 0)
-        if isinstance(self.start, Method):
-            for before in self.start.steps(scan, question, engine):
-                first = before
-            assert first is not None
-            spent = (first.evaluations, first.gradients)
         probe = engine.open(scan, question, self.removal)
         nothing_left = emptied(probe)
         cells = tuple(max(1, round(n / self.delta)) for n in probe.grid)
+        first, spent, share = None, (0, 0), 0.0
+        if isinstance(self.start, Method):
+            share = 0.5
+            for before in self.start.steps(scan, question, engine):
+                first = before
+                # Until there is a mask, the map is the one to start from.
+                yield replace(
+                    before,
+                    done=share * before.done,
+                    heatmap=partial(self._started, probe, cells, before),
+                    standard_error=None,
+                    point=(0.0, before.score),
+                    reaction=None,
+                    also={},
+                    facts={},
+                )
+            assert first is not None
+            spent = (first.evaluations, first.gradients)
         mask = self._beginning(probe, cells, None if first is None else first.heatmap()).requires_grad_(True)
         adam = torch.optim.Adam([mask], lr=self.rate)
         generator = engine.generator()
@@ -107,7 +122,7 @@ class Meaningful(Method):
                 mask.clamp_(0, 1)
             now = mask.detach().clone()
             yield Step(
-                done=iteration / self.iterations,
+                done=share + (1 - share) * iteration / self.iterations,
                 evaluations=probe.evaluations + spent[0],
                 gradients=probe.gradients + spent[1],
                 score=float(score),
@@ -119,6 +134,9 @@ class Meaningful(Method):
                     "masked share": float((1 - now).mean() if self.game == "deletion" else now.mean()),
                 },
             )
+
+    def _started(self, probe: Probe, cells: tuple[int, ...], before: Step) -> Tensor:
+        return self._heatmap(self._beginning(probe, cells, before.heatmap()), probe.grid)
 
     def regularisation(self, mask: Tensor) -> Tensor:
         """The terms of equation 4 that do not look at the score, ``[B]`` for coarse masks ``[B, *cells]``."""

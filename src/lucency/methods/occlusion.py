@@ -26,6 +26,7 @@ from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.masks import Patches
 from lucency.methods.base import Fact, Method, Step
+from lucency.methods.sampling import growing
 from lucency.removal import Constant, Removal, gaussian_blur
 from lucency.scan import Scan
 
@@ -82,7 +83,11 @@ class Occlusion(Method):
                 return list(torch.split(wanted, 4 * probe.batch_size))
             # Patches of one alignment lie all over the scan, and are what the engine computes best together.
             order = spread_order(len(patches))
-            return probe.together(patches.boxes, order[torch.isin(order, wanted)])
+            batches = probe.together(patches.boxes, order[torch.isin(order, wanted)])
+            if engine.tolerance is not None or known.any():
+                return batches
+            # A first map soon, however slow the network.
+            return [batches[0][which] for which in growing(len(batches[0]), 4, len(batches[0]))] + batches[1:]
 
         falls = torch.zeros((1 + len(also), *probe.grid), device=probe.pixels.device)
         covered = torch.zeros(probe.grid, device=probe.pixels.device)
@@ -143,7 +148,7 @@ def _rounds(
     drawn = torch.randperm(int(flat.sum()), generator=engine.generator())[:CHECKS]
     # Where nothing is, as in a black margin, a drawn patch tells little.
     riskiest = unlike[flat].cpu().argsort(descending=True)[:CHECKS]
-    checks = torch.cat([drawn, riskiest]).unique()
+    checks = torch.unique(torch.cat([drawn, riskiest]))
     checked, guessed = left[flat][checks], guess[0, flat][checks]
     yield torch.cat([left[~flat], checked])
     if len(checked):

@@ -28,8 +28,13 @@ from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.grids import RandomGrids
 from lucency.methods.base import Method, Step
+from lucency.methods.sampling import growing
+from lucency.methods.stable import check_rule, expected_agreement
 from lucency.removal import Constant, Removal
 from lucency.scan import Scan
+
+FEWEST = 64
+"""Masks before the standard error is asked whether to stop."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Rise(Method):
         p: chance that a cell is visible.
         removal: what stands where a mask is 0 (the authors' multiplication is black).
         centre: map how far the expected score lies above its mean, around zero, instead of the paper's expected score.
+        stability, top: stop as soon as the ``top`` highest cells of another run are expected to agree with these to
+            this Jaccard index; never before the end when ``None``.
     """
 
     name: ClassVar[str] = "rise"
@@ -54,8 +61,11 @@ class Rise(Method):
     p: float = 0.5
     removal: Removal = field(default_factory=Constant)
     centre: bool = True
+    stability: float | None = None
+    top: int = 5
 
     def __post_init__(self) -> None:
+        check_rule(self.stability, self.top)
         if self.samples < 2:
             raise ParameterError(f"RISE needs at least 2 masks, not {self.samples}.")
 
@@ -70,7 +80,7 @@ class Rise(Method):
 
         sums = torch.zeros((3, 2, *probe.grid), dtype=torch.float64, device=device)
         scores = probe.clean.new_empty(0)
-        for which in torch.split(torch.arange(self.samples), probe.batch_size):
+        for which in growing(self.samples, 2, probe.batch_size):
             coin, shift = coins[which].to(device), shifts[which].to(device)
             masks = grids.masks(coin, shift)
             now = probe.scores(masks)[:, 0]
@@ -80,15 +90,30 @@ class Rise(Method):
             f = [float((scores.double() ** a).mean()) for a in (1, 2)]
             # Built at once, for it is one small map and its ingredients are six.
             heatmap = expected_score(sums[:2, 0] / n, f[0], self.p, self.centre)
+            error = partial(standard_error, sums, n, f, self.p, self.centre)
+            stable = (
+                self.stability is not None
+                and n >= FEWEST
+                and self.stability <= expected_agreement(self._of_cells(heatmap), self._of_cells(error()), self.top)
+            )
             yield Step(
-                done=n / self.samples,
+                done=1.0 if stable else n / self.samples,
                 evaluations=probe.evaluations,
                 score=float(now[-1]),
                 heatmap=heatmap.clone,
                 perturbed=partial(perturbed, coin[-1:], shift[-1:]),
-                standard_error=partial(standard_error, sums, n, f, self.p, self.centre) if n > 1 else None,
+                standard_error=error if n > 1 else None,
                 facts={"masks": n, "mean score": f[0]},
             )
+            if stable:
+                return
+
+    def _of_cells(self, heatmap: Tensor) -> Tensor:
+        """The map in the middle of each cell, ``[S]``: a map is no finer than its masks."""
+        for axis, n in enumerate(heatmap.shape):
+            middles = ((torch.arange(self.cells) + 0.5) * n / self.cells).long()
+            heatmap = heatmap.index_select(axis, middles.to(heatmap.device))
+        return heatmap.flatten().cpu()
 
 
 def moments(scores: Tensor, masks: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The mean of gradient maps over random scans: what SmoothGrad and expected gradients share."""
+"""What methods that draw samples share: batches that grow, and the mean of gradient maps over random scans."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ Draw = Callable[[], tuple[Tensor, Tensor | float]]
 """One random scan ``[C, *grid]``, and what its gradient is multiplied by before it is summed over channels."""
 
 
+def growing(n: int, first: int, most: int) -> Iterator[Tensor]:
+    """0..n-1, int64, in batches that double from ``first`` to ``most``: a first map soon, however slow the network."""
+    at, size = 0, min(first, most)
+    while at < n:
+        yield torch.arange(at, min(at + size, n))
+        at, size = at + size, min(2 * size, most)
+
+
 def average(probe: Probe, draw: Draw, samples: int) -> Iterator[Step]:
     """The mean map of ``samples`` random scans with its standard error, one scan a step.
 
@@ -26,11 +34,9 @@ def average(probe: Probe, draw: Draw, samples: int) -> Iterator[Step]:
         raise ParameterError(f"A mean with a standard error needs at least 2 samples, not {samples}.")
     mean = torch.zeros(probe.grid, device=probe.pixels.device)
     squares = torch.zeros_like(mean)
-    n, ahead = 0, 1
-    while n < samples:
-        # Batches grow from one, so that the first map is there at once however large a batch may be.
-        drawn = [draw() for _ in range(min(ahead, probe.batch_size, samples - n))]
-        ahead *= 2
+    n = 0
+    for which in growing(samples, 1, probe.batch_size):
+        drawn = [draw() for _ in which]
         scores, gradients = probe.gradient(torch.stack([scan for scan, _ in drawn]))
         for (scan, factor), score, gradient in zip(drawn, scores.tolist(), gradients, strict=True):
             n += 1

@@ -27,6 +27,7 @@ from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.superpixels import Slic, Superpixels, painted, switched
 from lucency.methods.base import Fact, Facts, Method, Step
+from lucency.methods.sampling import growing
 from lucency.methods.stable import check_rule, expected_agreement
 from lucency.removal import Removal, SegmentMean, of_pieces
 from lucency.scan import Scan
@@ -82,7 +83,8 @@ class Shapley(Method):
             return probe.removed(switched(labels, on))[0]
 
         scores = probe.clean.new_empty(0)
-        for batch in torch.split(on, max(2, probe.batch_size // 2 * 2)):
+        for which in growing(len(on), 2, max(2, probe.batch_size // 2 * 2)):
+            batch = on[which]
             scores = torch.cat([scores, probe.scores(switched(labels, batch))[:, 0]])
             n = len(scores)
             left = 1 - n / len(on) if exact else 1.0
