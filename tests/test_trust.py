@@ -38,11 +38,11 @@ def row(case: int, method: str, removal: str, iou: list[float], **more: Any) -> 
     }  # fmt: skip
 
 
-def artefacts(case: int, removal: str, rate: float) -> dict[str, Any]:
+def artefacts(case: int, removal: str, rate: float, pieces: str = "patch 16") -> dict[str, Any]:
     found = {"rate": rate, "rise": 0.0, "worst": 0.0, "copies": 10}
     return {
         "what": "removal", "kind": "phantom", "case": str(case), "half": half_of(case), "method": "",
-        "removal": removal, "logit": {"pearson": 0.9, "spearman": 0.8, "slope": 1.0}, "artefacts": {"patch 16": found},
+        "removal": removal, "logit": {"pearson": 0.9, "spearman": 0.8, "slope": 1.0}, "artefacts": {pieces: found},
     }  # fmt: skip
 
 
@@ -76,6 +76,30 @@ def test_the_recommendation_does_not_see_the_half_it_is_told_on() -> None:
     always = recommend([r if r["what"] == "map" else artefacts(int(r["case"]), r["removal"], 0.5) for r in rows])
     assert always is not None
     assert always.method == "c"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "chosen"),
+    [
+        ("patch 16", "occlusion:patch=40"),
+        ("patch 32", "occlusion"),
+        ("patch 64", "occlusion"),
+        ("half of the superpixels", "occlusion"),
+    ],
+)
+def test_a_removal_is_judged_by_pieces_of_the_size_that_is_removed(pieces: str, chosen: str) -> None:
+    rows = [row(i, "lime", "blur", [0.9, 0.9]) for i in range(12)]
+    rows += [row(i, "rise", "blur", [0.8, 0.8]) for i in range(12)]
+    rows += [row(i, "occlusion", "blur", [0.7, 0.7]) for i in range(12)]
+    rows += [row(i, "occlusion:patch=40", "blur", [0.6, 0.6]) for i in range(12)]
+    kept = {"half of the superpixels": "rise", "patch 16": "lime", "patch 32": "lime", "patch 64": "lime"}[pieces]
+    found = recommend([*rows, *(artefacts(i, "blur", 0.3, pieces) for i in range(12))])
+    assert found is not None
+    assert found.method == kept
+    rest = [r for r in rows if r["method"].startswith("occlusion")]
+    found = recommend([*rest, *(artefacts(i, "blur", 0.3, pieces) for i in range(12))])
+    assert found is not None
+    assert found.method == chosen
 
 
 def test_rows_of_a_case_whose_truth_is_on_paper() -> None:

@@ -325,17 +325,20 @@ class Recommendation:
 def recommend(records: Sequence[Record]) -> Recommendation | None:
     """The contestant with the highest mean of hit rate, overlap and agreement with the gold standard.
 
-    It is chosen on the phantoms of the choosing half alone. Removals whose artefact rate there (worst size of a patch)
-    is above :data:`TOLERATED` are passed over, unless none is below. ``None`` while there are too few phantoms.
+    It is chosen on the phantoms of the choosing half alone. Contestants whose removal makes artefacts there at a rate
+    above :data:`TOLERATED`, with pieces as the method takes them away, are passed over, unless none is below. ``None``
+    while there are too few phantoms.
     """
     learnt, told = summary(records, "phantom", "choose"), summary(records, "phantom", "report")
     if not learnt:
         return None
-    rates = {
-        row["removal"]: max((row[f"{name} rate"][0] for name in PATCHES if f"{name} rate" in row), default=0.0)
-        for row in removals_summary(records, "phantom", "choose")
-    }
-    allowed = [row for row in learnt if rates.get(row["removal"], 0.0) <= TOLERATED] or learnt
+    counted = {row["removal"]: row for row in removals_summary(records, "phantom", "choose")}
+
+    def rate(row: Record) -> float:
+        known = counted.get(row["removal"], {})
+        return max((known[f"{name} rate"][0] for name in _taken(row["method"]) if f"{name} rate" in known), default=0.0)
+
+    allowed = [row for row in learnt if rate(row) <= TOLERATED] or learnt
     allowed.sort(key=_score, reverse=True)
     best, rival = allowed[0], (allowed[1] if len(allowed) > 1 else None)
     reported = next((r for r in told if _who(r) == _who(best)), None)
@@ -351,6 +354,17 @@ def recommend(records: Sequence[Record]) -> Recommendation | None:
     return Recommendation(
         best["method"], best["removal"], _score(best), best, reported, None if rival is None else _who(rival), lead
     )
+
+
+def _taken(method: str) -> list[str]:
+    """The pieces of the artefact count that are most like what a method takes away."""
+    name, *settings = method.split(":")
+    if name in ("lime", "shapley"):
+        return ["half of the superpixels"]
+    side = dict(setting.split("=", 1) for setting in settings).get("patch", str(Occlusion.patch))
+    if name != "occlusion" or not side.isdigit():
+        return list(PATCHES)
+    return [min(PATCHES, key=lambda piece: abs(np.log(float(piece.split()[1]) / float(side))))]
 
 
 def _who(row: Record) -> tuple[str, str]:
