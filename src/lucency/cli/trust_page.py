@@ -71,7 +71,8 @@ def markdown(rows: Sequence[Record], command: str) -> str:
             f"**{best['method']}** with removal **{best['removal'] or 'none'}**: chosen on every other phantom for the "
             "highest mean of hit rate, overlap and agreement with the gold standard "
             f"({best['score']:.2f}), among those whose removal, with pieces of the size that the method takes away, "
-            f"makes artefacts at a rate of at most {TOLERATED:.0%} there (among all, where none has). On the other phantoms: hit rate {_cell(told['hit'])}, "
+            f"makes artefacts at a rate of at most {TOLERATED:.0%} there (among all, where none has). On the other "
+            f"phantoms: hit rate {_cell(told['hit'])}, "
             f"IoU {_cell(told['iou'])}, agreement with gold {_cell(told.get('gold'))}."
         )
         if best["lead"] is not None:
