@@ -16,6 +16,7 @@ from lucency.classifier.networks import SqueezeNet
 from lucency.errors import ParameterError, QuestionError
 from lucency.methods.occlusion import Occlusion
 from lucency.metrics.off_distribution import Doubter, OffDistribution, features, ledoit_wolf
+from lucency.phantom import simulate
 from lucency.removal import Constant, Mean
 from nets import classifier_of
 
@@ -100,6 +101,16 @@ def test_a_black_patch_is_doubted_and_a_mean_one_is_not() -> None:
     assert "like nothing the model has seen" in str(found["black"].facts["warning"])
     assert found["mean"].share == 0
     assert "warning" not in found["mean"].facts
+
+
+def test_what_perturbs_nothing_is_not_called_normal() -> None:
+    classifier = load_classifier("lucency:phantom")
+    known = OffDistribution.shipped(classifier)
+    assert known is not None
+    watcher = Doubter(known)
+    wet = Scan(torch.from_numpy(simulate(9_900_001, size=224, volume_ml=300).image)[None])
+    found = watcher.noted(explain(wet, classifier, target="effusion", method="gradcam", on_step=watcher))
+    assert "off-distribution evidence" not in found.facts
 
 
 def test_it_is_kept_for_the_weights_it_was_made_for(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -68,18 +69,39 @@ def test_what_follows_the_weights_passes_and_an_edge_detector_does_not() -> None
     classifier = classifier_of(Weighted())
     engine = Engine(classifier)
     for method in (Occlusion(patch=2, features=False), Gradient()):
-        assert known_verdict(classifier, method) is None
+        assert known_verdict(classifier, method, target=0, watch="logit") is None
         good = check([scan()], engine, method, target=0, watch="logit")
         assert good.passes
         assert abs(good.correlation) < 0.3
-        assert known_verdict(classifier, method) == good
+        assert known_verdict(classifier, method, target=0, watch="logit") == good
     bad = check([scan()], engine, Edges(), target=0, watch="logit")
     assert not bad.passes
     assert bad.correlation == pytest.approx(1)
-    # Other weights, other parameters: another verdict.
-    assert known_verdict(classifier, Occlusion(patch=4, features=False)) is None
+    # Other weights, other parameters, another question: another verdict.
+    assert known_verdict(classifier, Edges(), target=1, watch="logit") is None
+    assert known_verdict(classifier, Edges(), target=0) is None
+    assert known_verdict(classifier, Occlusion(patch=4, features=False), target=0, watch="logit") is None
     classifier.fingerprint = "other"
-    assert known_verdict(classifier, Edges()) is None
+    assert known_verdict(classifier, Edges(), target=0, watch="logit") is None
+
+
+@dataclass(frozen=True)
+class Fading(Edges):
+    """The edges, and nothing at all where the model has lost its weights for the first time."""
+
+    asked: ClassVar[int] = 0
+
+    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
+        type(self).asked += 1
+        gone = type(self).asked == 2
+        for step in super().steps(scan, question, engine):
+            yield replace(step, heatmap=partial(torch.mul, step.heatmap(), float(not gone)))
+
+
+def test_a_map_without_relief_does_not_pass_for_another_map() -> None:
+    found = check([scan()], Engine(classifier_of(Weighted())), Fading(), target=0, watch="logit", seeds=1)
+    assert Fading.asked == 3
+    assert not found.passes
 
 
 def test_cascading_keeps_what_is_gone_and_independent_does_not() -> None:

@@ -18,7 +18,7 @@ from lucency.cli.trust_page import markdown
 from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.methods.occlusion import Occlusion
-from lucency.metrics.films import Film, boxed, held_out, normal, simulated
+from lucency.metrics.films import Film, boxed, findings, held_out, normal, simulated
 from lucency.metrics.localisation import THRESHOLDS
 from lucency.metrics.trust import Case, gold_map, half_of, map_row, phantom_case, recommend, removal_row, summary
 from lucency.removal import Constant
@@ -38,7 +38,7 @@ def row(case: int, method: str, removal: str, iou: list[float], **more: Any) -> 
     }  # fmt: skip
 
 
-def artefacts(case: int, removal: str, rate: float, pieces: str = "patch 16") -> dict[str, Any]:
+def artefacts(case: int, removal: str, rate: float, pieces: str = "half of the superpixels") -> dict[str, Any]:
     found = {"rate": rate, "rise": 0.0, "worst": 0.0, "copies": 10}
     return {
         "what": "removal", "kind": "phantom", "case": str(case), "half": half_of(case), "method": "",
@@ -71,7 +71,7 @@ def test_the_recommendation_does_not_see_the_half_it_is_told_on() -> None:
     page = markdown(rows, "lucency benchmark-trust")
     assert "**a** with removal **blur**" in page
     assert "the next best, b with blur, scores higher by 0.13 (0.13 to 0.13)" in page
-    assert "| constant | 30.00 (30.00 to 30.00) |" in page
+    assert "30.00 (30.00 to 30.00)" in page
     # Where every removal makes artefacts, the numbers alone decide.
     always = recommend([r if r["what"] == "map" else artefacts(int(r["case"]), r["removal"], 0.5) for r in rows])
     assert always is not None
@@ -92,7 +92,7 @@ def test_a_removal_is_judged_by_pieces_of_the_size_that_is_removed(pieces: str, 
     rows += [row(i, "rise", "blur", [0.8, 0.8]) for i in range(12)]
     rows += [row(i, "occlusion", "blur", [0.7, 0.7]) for i in range(12)]
     rows += [row(i, "occlusion:patch=40", "blur", [0.6, 0.6]) for i in range(12)]
-    kept = {"half of the superpixels": "rise", "patch 16": "lime", "patch 32": "lime", "patch 64": "lime"}[pieces]
+    kept = "occlusion" if pieces == "half of the superpixels" else "lime"
     found = recommend([*rows, *(artefacts(i, "blur", 0.3, pieces) for i in range(12))])
     assert found is not None
     assert found.method == kept
@@ -222,6 +222,10 @@ def test_films_bring_their_boxes_and_only_test_patients(tmp_path: Path) -> None:
     assert [str(film) for film in (wet, *more)] == ["test.png", "test.png, fluid 2", "test.png, fluid 3"]
     with pytest.raises(ParameterError, match="No lungs are found"):
         wet.case()
+    assert (box.kind, wet.kind, one.kind) == ("box", "simulated", "normal")
+    assert findings(folder) == ["effusion", "mass"]
+    (mass,) = boxed(folder, "mass")
+    assert mass.case().kind == mass.kind == "box mass"
     (folder / "nih_boxes.csv").write_text("image,finding\n")
     with pytest.raises(ParameterError, match="no column"):
         boxed(folder)

@@ -154,6 +154,14 @@ def test_what_the_region_explains_is_measured() -> None:
     assert json.loads(json.dumps(verdict.as_dict()))["text"] == verdict.text
 
 
+def test_a_region_that_does_not_support_the_answer_is_not_said_to_decide(phantom: Phantom) -> None:
+    verdict = judge(said(phantom.truth_mm, phantom.image))
+    for probability, without in ((0.3, 0.8), (0.0, 0.0)):
+        text = dataclasses.replace(verdict, probability=probability, without=without).text
+        assert "does not support the answer" in text
+    assert "no single region decides" in dataclasses.replace(verdict, probability=0.9, without=0.89).text
+
+
 def test_doubts_are_said() -> None:
     base = judge(said(np.eye(8), np.zeros((8, 8)), facts={"off-distribution evidence": 0.8}), sanity=False)
     assert "80 % of the strongest reactions" in base.text

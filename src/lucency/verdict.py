@@ -77,8 +77,10 @@ class Verdict:
 
     @property
     def explains(self) -> float | None:
-        """Share of the probability that goes when the strongest region is removed."""
-        return None if self.without is None else (self.probability - self.without) / self.probability
+        """Share of the probability that goes when the strongest region is removed; ``None`` of a probability of 0."""
+        if self.without is None or self.probability == 0:
+            return None
+        return (self.probability - self.without) / self.probability
 
     @property
     def text(self) -> str:
@@ -121,7 +123,8 @@ class Verdict:
             return f"The strongest region holds {percent(self.evidence)} of it on {percent(self.area)} of the scan."
         said = f"Without the strongest region ({percent(self.area)} of the scan) the probability is "
         said += percent(self.without)
-        assert self.explains is not None
+        if self.explains is None or self.explains < -0.05:
+            return f"{said}, not less: as a whole, the region does not support the answer."
         if self.explains < 0.05:
             return f"{said}, hardly less: no single region decides."
         return f"{said}: it explains {percent(self.explains)} of the answer."

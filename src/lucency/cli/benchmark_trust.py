@@ -138,6 +138,7 @@ def removal_with(spec: str) -> Removal:
     return how.removal
 
 
+EFFUSION = "effusion"
 PATIENCE = 4
 """How many times the time of the median contestant one may take before it has to wait for the others."""
 
@@ -160,12 +161,8 @@ class Task:
         return self.what, self.kind, self.method, self.removal
 
 
-MODELS = {
-    "phantom": "lucency:phantom",
-    "box": "lucency:effusion",
-    "normal": "lucency:effusion",
-    "simulated": "lucency:effusion",
-}
+MODELS = {"phantom": "lucency:phantom"}
+FILMS = "lucency:effusion"
 
 
 def _tasks(
@@ -177,15 +174,17 @@ def _tasks(
     standing = [(name, removal_with(name)) for name in named(removals)]
     cases: list[tuple[str, Any]] = [("phantom", i) for i in range(phantoms)]
     if films is not None:
-        from lucency.metrics.films import boxed, normal, simulated
+        from lucency.metrics.films import boxed, findings, normal, simulated
 
-        for kind, some in (("box", boxed(films)), ("normal", normal(films)), ("simulated", simulated(films))):
-            cases += [(kind, film) for film in some]
+        # One after the other: the first is what the phantoms have too.
+        known = [finding for finding in findings(films) if finding in _engine("box").classifier.classes]
+        for some in (*(boxed(films, finding) for finding in known), normal(films), simulated(films)):
+            cases += [(film.kind, film) for film in some]
     for kind, case in cases:
         if kind != "normal":
             for method, removal, how in hows:
                 yield Task("map", kind, case, method, removal, how, watch, kept)
-        if kind != "box":
+        if not kind.startswith("box"):
             for removal, what in standing:
                 yield Task("removal", kind, case, "", removal, what, watch, kept)
 
@@ -263,7 +262,8 @@ def _done(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: Any) -
             spent[one.contestant] += row["took"]
             yield row
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    # Ctrl-C is for this process: the others finish their rows.
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _deaf) as pool:
         running: dict[Future[Record], Task] = {}
         try:
             while True:
@@ -281,6 +281,12 @@ def _done(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: Any) -
             ) from error
 
 
+def _deaf() -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 _ENGINES: dict[str, Any] = {}
 
 
@@ -289,7 +295,7 @@ def _engine(kind: str) -> Any:
     from lucency.classifier.loading import load_classifier
     from lucency.engine import Engine
 
-    name = MODELS[kind]
+    name = MODELS.get(kind, FILMS)
     if name not in _ENGINES:
         _ENGINES[name] = Engine(load_classifier(name))
     return _ENGINES[name]
@@ -324,7 +330,7 @@ def made_row(task: Task) -> Record:
     except LucencyError as error:
         case, row = None, {"error": str(error), "took": time.process_time() - started}
     if case is not None and task.what == "removal":
-        row = removal_row(case, task.how, engine, "effusion")
+        row = removal_row(case, task.how, engine, EFFUSION)
     elif case is not None:
         gold = None
         if case.twin is not None:
@@ -333,10 +339,10 @@ def made_row(task: Task) -> Record:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 # Another process may be at the same map.
                 part = file.with_suffix(f".{os.getpid()}.npy")
-                np.save(part, gold_map(case, engine, "effusion", task.watch))
+                np.save(part, gold_map(case, engine, EFFUSION, task.watch))
                 part.replace(file)
             gold = np.load(file)
-        row = map_row(case, task.how, engine, "effusion", task.watch, gold)
+        row = map_row(case, task.how, engine, getattr(task.case, "finding", EFFUSION), task.watch, gold)
     about: Record = {"case": str(task.case)} if case is None else {"case": case.name, "half": case.half, **case.about}
     return {
         "what": task.what, "kind": task.kind, "key": str(task.case), "method": task.method, "removal": task.removal,

@@ -85,8 +85,8 @@ def explain(
         bool,
         typer.Option(
             "--sanity",
-            help="Check that the method's maps depend on what the model has learnt, at the cost of two more maps; the "
-            "answer is remembered for this model and method.",
+            help="Check that the method's maps depend on what the model has learnt, at the cost of three more maps; "
+            "the answer is remembered for this model, method and question.",
         ),
     ] = False,
     folder: Folder = None,
@@ -147,10 +147,10 @@ def explain(
         )
         if doubter is not None:
             explanation = doubter.noted(explanation)
-        checked = known_verdict(classifier, how)
+        checked = known_verdict(classifier, how, target=explanation.target, watch=watch)
         if sanity and checked is None and not cancelled.is_set():
             bar.start("Sanity check")
-            checked = check([picture], engine, how, target=explanation.target, watch=watch, seeds=1)
+            checked = check([picture], engine, how, target=explanation.target, watch=watch)
         verdict = judge(
             explanation,
             scan=picture,

@@ -6,14 +6,19 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from lucency.metrics.trust import PIECES, TOLERATED, Record, recommend, removals_summary, summary
+from lucency.metrics.trust import PIECES, TOLERATED, Record, artefact_rate, recommend, removals_summary, summary
 
 
 def tables(rows: Sequence[Record]) -> dict[str, Any]:
     """Everything that the page says, as plain values."""
     found = recommend(rows)
+    boxes = sorted({row["kind"] for row in rows if row["kind"].startswith("box")})
+    methods = {kind: summary(rows, kind) for kind in ("phantom", "simulated", *boxes)}
+    for kind, some in methods.items():
+        for row in some:
+            row |= artefact_rate(rows, row, "phantom" if kind == "phantom" else "normal")
     return {
-        "methods": {kind: summary(rows, kind) for kind in ("phantom", "simulated", "box")},
+        "methods": methods,
         "removals": {kind: removals_summary(rows, kind) for kind in ("phantom", "simulated", "normal")},
         "recommendation": None if found is None else dataclasses.asdict(found),
     }
@@ -27,8 +32,8 @@ TITLES = {
 }
 COLUMNS = {
     "hit": "hit rate", "iou": "IoU", "mass": "mass on truth", "aopc": "AOPC", "road": "ROAD",
-    "gold": "agreement with gold", "stability": "stability", "hit_large": "hit, 200 ml and more",
-    "iou_large": "IoU, 200 ml and more",
+    "artefacts": "artefact rate (%)", "gold": "agreement with gold", "stability": "stability",
+    "hit_large": "hit, 200 ml and more", "iou_large": "IoU, 200 ml and more",
 }  # fmt: skip
 
 
@@ -39,10 +44,11 @@ def markdown(rows: Sequence[Record], command: str) -> str:
     for kind, some in found["methods"].items():
         if some:
             columns = [c for c in COLUMNS if any(c in row for row in some)]
-            parts.append(f"## Methods and removals: {TITLES[kind]}\n")
+            parts.append(f"## Methods and removals: {_title(kind)}\n")
             heads = ["method", "removal", *(COLUMNS[c] for c in columns), "threshold", "scans", "evaluations", "CPU s"]
             lines = [
-                [row["method"], row["removal"] or "none", *(_cell(row.get(c)) for c in columns),
+                [row["method"], row["removal"] or "none",
+                 *(_cell(row.get(c), 100 if c == "artefacts" else 1) for c in columns),
                  f"{row['threshold']:.2f}", str(row["cases"]), f"{row['evaluations']:,.0f}", f"{row['seconds']:.1f}"]
                 for row in some
             ]  # fmt: skip
@@ -85,6 +91,10 @@ def markdown(rows: Sequence[Record], command: str) -> str:
             else:
                 parts.append(f"There the next best, {than}, scores higher by {_cell((-mean, -high, -low))}.")
     return "\n".join(parts) + "\n"
+
+
+def _title(kind: str) -> str:
+    return TITLES.get(kind) or f"{TITLES['box']}, {kind.split(' ', 1)[1]}"
 
 
 def _cell(value: Sequence[float] | None, times: float = 1) -> str:

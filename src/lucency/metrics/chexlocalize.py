@@ -21,8 +21,8 @@ from lucency.errors import ParameterError
 
 Mask = NDArray[np.bool_]
 
-THRESHOLDS = np.arange(2, 8) / 10
-"""Among which its authors choose: ``np.arange(0.2, 0.8, 0.1)``."""
+THRESHOLDS = np.arange(2, 9) / 10
+"""Among which its authors choose: ``np.arange(0.2, 0.8, 0.1)``, which rounding makes end at 0.8."""
 
 
 def read_masks(path: str | Path, finding: str = "Pleural Effusion") -> dict[str, Mask]:

@@ -37,6 +37,7 @@ class Film:
         index: the number of that patient.
         box: (x, y, w, h) on the grid of 512.
         fluid: which of several draws of fluid is added; 0 for none.
+        finding: the class that the box is of, or that is asked about.
     """
 
     path: Path
@@ -44,9 +45,17 @@ class Film:
     index: int
     box: tuple[float, float, float, float] | None = None
     fluid: int = 0
+    finding: str = "effusion"
 
     def __str__(self) -> str:
         return self.path.name if self.fluid < 2 else f"{self.path.name}, fluid {self.fluid}"
+
+    @property
+    def kind(self) -> str:
+        """The kind of its case."""
+        if self.box is None:
+            return "simulated" if self.fluid else "normal"
+        return "box" if self.finding == "effusion" else f"box {self.finding}"
 
     def case(self) -> Case:
         """The film read, with its truth.
@@ -67,7 +76,8 @@ class Film:
             int(y * down) : max(int(y * down) + 1, round((y + h) * down)),
             int(x * across) : max(int(x * across) + 1, round((x + w) * across)),
         ] = True
-        return Case("box", self.path.stem, half_of(self.index), scan, truth, about={"patient": self.patient})
+        about: dict[str, float | str] = {"patient": self.patient}
+        return Case(self.kind, self.path.stem, half_of(self.index), scan, truth, about=about)
 
     def _wet(self, scan: Scan) -> Case:
         """The film with 100 to 1,000 ml of fluid on one side, evenly on a logarithmic scale."""
@@ -89,8 +99,8 @@ def held_out(patient: str) -> bool:
     return int(hashlib.sha256(f"{SALT}/{patient}".encode()).hexdigest()[:12], 16) / 16**12 < TEST_SHARE
 
 
-def boxed(folder: Path, finding: str = "Effusion") -> list[Film]:
-    """The films with a box of that finding; all are of test patients, who are cut into halves as a whole.
+def boxed(folder: Path, finding: str = "effusion") -> list[Film]:
+    """The films with a box of that finding (a class); all are of test patients, who are cut into halves as a whole.
 
     Raises:
         ParameterError: when the folder does not hold what it should.
@@ -99,15 +109,30 @@ def boxed(folder: Path, finding: str = "Effusion") -> list[Film]:
     rows = [
         row
         for row in _rows(folder, "nih_boxes.csv", ("image", "finding", "x", "y", "w", "h"))
-        if row["finding"] == finding and row["image"] in patients
+        if _class(row["finding"]) == finding and row["image"] in patients
     ]
     order = {p: i for i, p in enumerate(sorted({patients[row["image"]] for row in rows}))}
     films = []
     for row in rows:
         box = (float(row["x"]), float(row["y"]), float(row["w"]), float(row["h"]))
         patient = patients[row["image"]]
-        films.append(Film(folder / "nih" / row["image"], patient, order[patient], box))
+        films.append(Film(folder / "nih" / row["image"], patient, order[patient], box, finding=finding))
     return films
+
+
+def findings(folder: Path) -> list[str]:
+    """The classes that boxes are of, effusion first.
+
+    Raises:
+        ParameterError: when the folder does not hold what it should.
+    """
+    found = {_class(row["finding"]) for row in _rows(folder, "nih_boxes.csv", ("finding",))}
+    return sorted(found, key=lambda name: (name != "effusion", name))
+
+
+def _class(finding: str) -> str:
+    name = finding.lower()
+    return {"infiltrate": "infiltration"}.get(name, name)
 
 
 def normal(folder: Path) -> list[Film]:

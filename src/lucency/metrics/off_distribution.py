@@ -37,6 +37,8 @@ from lucency.scan import Scan
 
 Array = NDArray[np.float64]
 
+UNMOVED = 1e-6
+"""A score that differs by less is the clean scan's."""
 LEVEL = 0.01
 """A perturbed scan with a p-value below this is called off-distribution."""
 NEIGHBOURS = 5
@@ -211,8 +213,12 @@ class Doubter:
                 heapq.heappushpop(heap, entry)
 
     def noted(self, explanation: Explanation) -> Explanation:
-        """The explanation that was watched, with the doubt among its facts."""
-        doubt = self.doubt(float(explanation.provenance["question"]["score"]))
+        """The explanation that was watched, with the doubt among its facts; as it is when nothing was perturbed."""
+        clean = float(explanation.provenance["question"]["score"])
+        if all(abs(step.score - clean) < UNMOVED for _, _, step in self._lowest + self._highest):
+            # A gradient or an activation map takes nothing away, so no perturbed scan stands behind it.
+            return explanation
+        doubt = self.doubt(clean)
         return dataclasses.replace(explanation, facts={**explanation.facts, **doubt.facts})
 
     def doubt(self, clean: float) -> Doubt:

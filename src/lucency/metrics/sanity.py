@@ -35,6 +35,8 @@ from lucency.scan import Scan
 
 Order = Literal["cascading", "independent"]
 
+TRIES = 3
+"""How many times as many sets of random weights are tried as are wanted."""
 PASSES_BELOW = 0.5
 """A map of a model without any of its weights must correlate less than this with the real one."""
 
@@ -141,7 +143,7 @@ def check(
 ) -> Verdict:
     """Whether the maps of a model without any of its weights differ from the real ones; kept for :func:`known_verdict`.
 
-    Costs ``1 + seeds`` maps a scan.
+    Costs ``1 + seeds`` maps a scan, and a few more where random weights give a map without relief.
 
     Raises:
         QuestionError: for a black box.
@@ -150,14 +152,20 @@ def check(
     found = []
     for scan in scans:
         clean = _map(scan, engine, method, target, watch)
-        for seed in range(seeds):
+        told: list[Randomised] = []
+        for seed in range(TRIES * seeds):
             generator = torch.Generator().manual_seed(engine.seed + seed)
             with randomised(engine.classifier, every, generator):
-                found.append(_compared("", clean, _map(scan, engine, method, target, watch)))
+                other = _map(scan, engine, method, target, watch)
+            # A map without any relief is unlike every other, and shows nothing; it counts when there are no others.
+            told += [_compared("", clean, other)] if np.ptp(other) > 0 else []
+            if len(told) == seeds:
+                break
+        found += told or [_compared("", clean, other)]
     means = [float(np.mean([getattr(one, kind) for one in found])) for kind in ("signed", "absolute")]
     worst = max(means, key=abs)
     verdict = Verdict(abs(worst) < PASSES_BELOW, worst, len(scans))
-    file = _file(engine.classifier, method)
+    file = _file(engine.classifier, method, target, watch)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(dataclasses.asdict(verdict)) + "\n")
@@ -167,16 +175,20 @@ def check(
     return verdict
 
 
-def known_verdict(classifier: Classifier, method: Method) -> Verdict | None:
-    """What :func:`check` found for these weights and this method with these parameters, if it was ever asked."""
+def known_verdict(
+    classifier: Classifier, method: Method, *, target: str | int, watch: str = "probability"
+) -> Verdict | None:
+    """What :func:`check` found for these weights, this method with these parameters and this question, if it was ever
+    asked."""
     try:
-        return Verdict(**json.loads(_file(classifier, method).read_text()))
+        return Verdict(**json.loads(_file(classifier, method, target, watch).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _file(classifier: Classifier, method: Method) -> Path:
-    what = json.dumps([classifier.fingerprint, method.name, describe(method)], sort_keys=True)
+def _file(classifier: Classifier, method: Method, target: str | int, watch: str) -> Path:
+    about = [classifier.fingerprint, method.name, describe(method), classifier.index(target), watch]
+    what = json.dumps(about, sort_keys=True)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "lucency" / "sanity" / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
 

@@ -332,13 +332,9 @@ def recommend(records: Sequence[Record]) -> Recommendation | None:
     learnt, told = summary(records, "phantom", "choose"), summary(records, "phantom", "report")
     if not learnt:
         return None
-    counted = {row["removal"]: row for row in removals_summary(records, "phantom", "choose")}
-
-    def rate(row: Record) -> float:
-        known = counted.get(row["removal"], {})
-        return max((known[f"{name} rate"][0] for name in _taken(row["method"]) if f"{name} rate" in known), default=0.0)
-
-    allowed = [row for row in learnt if rate(row) <= TOLERATED] or learnt
+    nothing = {"artefacts": (0.0, 0.0, 0.0)}
+    rates = {_who(row): (artefact_rate(records, row, "phantom", "choose") or nothing)["artefacts"][0] for row in learnt}
+    allowed = [row for row in learnt if rates[_who(row)] <= TOLERATED] or learnt
     allowed.sort(key=_score, reverse=True)
     best, rival = allowed[0], (allowed[1] if len(allowed) > 1 else None)
     reported = next((r for r in told if _who(r) == _who(best)), None)
@@ -356,15 +352,23 @@ def recommend(records: Sequence[Record]) -> Recommendation | None:
     )
 
 
-def _taken(method: str) -> list[str]:
-    """The pieces of the artefact count that are most like what a method takes away."""
+def artefact_rate(records: Sequence[Record], row: Record, kind: str, half: Half | None = None) -> Record:
+    """``artefacts``: how often the removal of a row of :func:`summary` makes dry cases of ``kind`` look abnormal.
+
+    Counted with the pieces that are most like what its method takes away: a patch of about its size for occlusion, half
+    of the superpixels for all others. Empty for a method that removes nothing, and where nothing was counted.
+    """
+    key = f"{_taken(row['method'])} rate"
+    known = [r for r in removals_summary(records, kind, half) if r["removal"] == row["removal"] and key in r]
+    return {"artefacts": known[0][key]} if known else {}
+
+
+def _taken(method: str) -> str:
     name, *settings = method.split(":")
-    if name in ("lime", "shapley"):
-        return ["half of the superpixels"]
     side = dict(setting.split("=", 1) for setting in settings).get("patch", str(Occlusion.patch))
     if name != "occlusion" or not side.isdigit():
-        return list(PATCHES)
-    return [min(PATCHES, key=lambda piece: abs(np.log(float(piece.split()[1]) / float(side))))]
+        return "half of the superpixels"
+    return min(PATCHES, key=lambda piece: abs(np.log(float(piece.split()[1]) / float(side))))
 
 
 def _who(row: Record) -> tuple[str, str]:
