@@ -119,6 +119,21 @@ def test_explain_for_a_reader(lucency: Any, model: str, scan: str) -> None:
     assert "evaluations" in out
 
 
+def test_occlusion_of_a_shipped_model_takes_the_removal_that_was_measured_best(lucency: Any, model: str) -> None:
+    def removal(*arguments: str) -> str:
+        code, out, _ = lucency(
+            "explain", str(files("lucency.phantom") / "demo.png"), *arguments, "--budget", "1ms", "--json"
+        )
+        assert code == 0
+        name: str = json.loads(out)["parameters"]["removal"]["name"]
+        return name
+
+    assert removal("--model", "lucency:phantom") == "healthy"
+    assert removal("--model", "lucency:phantom", "--removal", "mean") == "mean"
+    assert removal("--model", "lucency:phantom", "--set", "removal=blur") == "blur"
+    assert removal("--model", model) == "constant"
+
+
 def test_a_budget_stops_early(lucency: Any, model: str, scan: str) -> None:
     code, out, _ = lucency("explain", scan, "--model", model, "--set", "patch=1", "--budget", "1ms", "--json")
     assert code == 0

@@ -65,7 +65,12 @@ def explain(
     watch: Watch = "probability",
     removal: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What stands where a piece was removed: constant, mean, blur, ..."),
+        typer.Option(
+            metavar="NAME",
+            help="What stands where a piece was removed: constant, mean, blur, ... Left out, that of the method's "
+            "paper, and for occlusion of the shipped chest models healthy tissue, which is measured to be nearest to "
+            "the truth and takes two to five times as long as --removal constant.",
+        ),
     ] = None,
     budget: Budget = None,
     tolerance: Tolerance = None,
@@ -104,19 +109,24 @@ def explain(
     from lucency.cli.model import classifier_named
     from lucency.cli.settings import method_with
     from lucency.engine import Engine
+    from lucency.methods.occlusion import Occlusion
     from lucency.metrics.off_distribution import Doubter, OffDistribution
     from lucency.metrics.sanity import check, known_verdict, layers_of
-    from lucency.removal import Blur
+    from lucency.removal import Blur, Healthy
     from lucency.verdict import judge
 
     how = method_with(method, settings or [], removal)
     picture = read_scan(scan)
     classifier = classifier_named(model)
+    known = OffDistribution.shipped(classifier)
+    unsaid = removal is None and not any(setting.startswith("removal") for setting in settings or [])
+    if isinstance(how, Occlusion) and unsaid and known is not None and len(picture.pixels) == 1:
+        # What the trust table recommends for the shipped models, which read chest films.
+        how = replace(how, removal=Healthy())
     engine = Engine(classifier, device=device, seed=seed, memory=memory, tolerance=tolerance)
     if sanity:
         # A black box is refused before the work rather than after it.
         layers_of(classifier)
-    known = OffDistribution.shipped(classifier)
     doubter = None if known is None else Doubter(known)
     recorder = _recorder(known) if folder is not None and animation is not Animation.none else None
 
