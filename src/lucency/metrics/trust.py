@@ -356,8 +356,11 @@ def artefact_rate(records: Sequence[Record], row: Record, kind: str, half: Half 
     """``artefacts``: how often the removal of a row of :func:`summary` makes dry cases of ``kind`` look abnormal.
 
     Counted with the pieces that are most like what its method takes away: a patch of about its size for occlusion, half
-    of the superpixels for all others. Empty for a method that removes nothing, and where nothing was counted.
+    of the superpixels for all others. Empty for a method that takes no piece away, as one that follows gradients from a
+    baseline, and where nothing was counted.
     """
+    if "gradients" in row["method"]:
+        return {}
     key = f"{_taken(row['method'])} rate"
     known = [r for r in removals_summary(records, kind, half) if r["removal"] == row["removal"] and key in r]
     return {"artefacts": known[0][key]} if known else {}
