@@ -132,6 +132,8 @@ def test_occlusion_of_a_shipped_model_takes_the_removal_that_was_measured_best(l
     assert removal("--model", "lucency:phantom", "--removal", "mean") == "mean"
     assert removal("--model", "lucency:phantom", "--set", "removal=blur") == "blur"
     assert removal("--model", model) == "constant"
+    _, out, _ = lucency("explain", str(files("lucency.phantom") / "demo.png"), "--model", model, "--budget", "1ms")
+    assert "Occlusion with removal constant" in out
 
 
 def test_a_budget_stops_early(lucency: Any, model: str, scan: str) -> None:

@@ -78,6 +78,12 @@ class Explanation:
         return peak_of(self.heatmap)
 
     @property
+    def removal(self) -> str:
+        """The name of what stood where something was removed; empty for a method without a removal."""
+        standing = self.provenance["method"].get("parameters", {}).get("removal")
+        return str(standing.get("name", "")) if isinstance(standing, dict) else ""
+
+    @property
     def complete(self) -> bool:
         """Whether the method ran to its end, rather than into its budget or a cancellation."""
         return bool(self.provenance["complete"])

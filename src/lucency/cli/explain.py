@@ -251,10 +251,11 @@ def sentences(explanation: Explanation, notices: tuple[str, ...], files: list[Pa
     cost = f"{about['evaluations']} evaluations"
     if about["gradients"]:
         cost += f", {about['gradients']} gradients"
+    how = about["method"]["title"] + (f" with removal {explanation.removal}" if explanation.removal else "")
     lines = [f"Note: {notice}" for notice in notices]
     lines += [
         f"[bold]{explanation.target}[/bold]: probability {explanation.probability:.3f} ({about['model']['name']})",
-        f"Strongest evidence at {where} ({about['method']['title']}; {cost}; {about['seconds']:.1f} s)",
+        f"Strongest evidence at {where} ({how}; {cost}; {about['seconds']:.1f} s)",
     ]
     lines += [f"{name}: {_number(value)}" for name, value in explanation.facts.items()]
     if not explanation.complete:

@@ -142,6 +142,8 @@ def _header(explanation: Explanation, what: Shown, width: float) -> list[Line]:
     room = width - 80
     found = [Line(text, 20, bold=True) for text in lines(title, 20, room, bold=True)[:2]]
     how = f"{method['title']} ({method['paper']}), watching the {question['label']}"
+    if explanation.removal:
+        how += f", removal {explanation.removal}"
     if what.name:
         how = f"{what.name} · {how}"
     found += [Line(text, 12, palette.MUTED) for text in lines(how, 12, width)]
