@@ -25,7 +25,7 @@ from lucency.classifier.networks import ResNet
 from lucency.methods import Method, method_named
 from lucency.methods.occlusion import Occlusion
 from lucency.metrics.bootstrap import interval
-from lucency.metrics.robustness import rank_correlation
+from lucency.metrics.similarity import rank_correlation
 from lucency.phantom import simulate
 
 SIZE, SEEDS, OTHERS = 112, 11_000_000, 12_000_000

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from lucency import Explanation, Scan
+from lucency.checks.verdict import judge
 from lucency.lungs import lung_fields
 from lucency.phantom import Anatomy
 from lucency.phantom.parameters import draw
-from lucency.verdict import judge
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 from train_lungs import visible_lungs

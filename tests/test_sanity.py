@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from lucency import Scan, load_classifier
+from lucency.checks.sanity import check, known_result, layers_of, randomisation, randomised
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
 from lucency.errors import QuestionError
 from lucency.methods.base import Method, Step
 from lucency.methods.gradient import Gradient
 from lucency.methods.occlusion import Occlusion
-from lucency.metrics.sanity import check, known_verdict, layers_of, randomisation, randomised
 from nets import classifier_of
 from styles import styled
 
@@ -69,20 +69,20 @@ def test_what_follows_the_weights_passes_and_an_edge_detector_does_not() -> None
     classifier = classifier_of(Weighted())
     engine = Engine(classifier)
     for method in (Occlusion(patch=2, features=False), Gradient()):
-        assert known_verdict(classifier, method, target=0, watch="logit") is None
+        assert known_result(classifier, method, target=0, watch="logit") is None
         good = check([scan()], engine, method, target=0, watch="logit")
         assert good.passes
         assert abs(good.correlation) < 0.3
-        assert known_verdict(classifier, method, target=0, watch="logit") == good
+        assert known_result(classifier, method, target=0, watch="logit") == good
     bad = check([scan()], engine, Edges(), target=0, watch="logit")
     assert not bad.passes
     assert bad.correlation == pytest.approx(1)
     # Other weights, other parameters, another question: another verdict.
-    assert known_verdict(classifier, Edges(), target=1, watch="logit") is None
-    assert known_verdict(classifier, Edges(), target=0) is None
-    assert known_verdict(classifier, Occlusion(patch=4, features=False), target=0, watch="logit") is None
+    assert known_result(classifier, Edges(), target=1, watch="logit") is None
+    assert known_result(classifier, Edges(), target=0) is None
+    assert known_result(classifier, Occlusion(patch=4, features=False), target=0, watch="logit") is None
     classifier.fingerprint = "other"
-    assert known_verdict(classifier, Edges(), target=0, watch="logit") is None
+    assert known_result(classifier, Edges(), target=0, watch="logit") is None
 
 
 @dataclass(frozen=True)

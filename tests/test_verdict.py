@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lucency import Explanation, Scan, explain
+from lucency.checks.verdict import Verdict, judge, percent, strongest
 from lucency.engine import Engine
 from lucency.explanation import shifted
 from lucency.lungs import lung_fields, places
@@ -21,7 +22,6 @@ from lucency.methods.occlusion import Occlusion
 from lucency.methods.rise import Rise
 from lucency.phantom import Phantom, simulate
 from lucency.removal import Constant
-from lucency.verdict import Verdict, judge, percent, strongest
 from nets import classifier_of
 
 
@@ -163,10 +163,10 @@ def test_a_region_that_does_not_support_the_answer_is_not_said_to_decide(phantom
 
 
 def test_doubts_are_said() -> None:
-    base = judge(said(np.eye(8), np.zeros((8, 8)), facts={"off-distribution evidence": 0.8}), sanity=False)
+    base = judge(said(np.eye(8), np.zeros((8, 8)), facts={"out-of-distribution evidence": 0.8}), sanity=False)
     assert "80 % of the strongest reactions" in base.text
     assert "FAILS" in base.text
-    good = judge(said(np.eye(8), np.zeros((8, 8)), facts={"off-distribution evidence": 0.0}), sanity=True)
+    good = judge(said(np.eye(8), np.zeros((8, 8)), facts={"out-of-distribution evidence": 0.0}), sanity=True)
     assert "passes" in good.text
     low = judge(said(np.eye(8), np.zeros((8, 8)), probabilities={"effusion": 0.2}))
     assert "does not call this scan effusion" in low.text

@@ -1,4 +1,4 @@
-"""What clean scans look like to a shipped model, for the off-distribution score: writes its reference features.
+"""What clean scans look like to a shipped model, for the out-of-distribution score: writes its reference features.
 
     python training/clean_features.py lucency:phantom --work work/phantom
     python training/clean_features.py lucency:effusion --work work/effusion
@@ -20,14 +20,14 @@ from torch.nn import functional as F
 
 from films import part_of, read_boxes, read_films
 from lucency import load_classifier
+from lucency.checks.out_of_distribution import LEVEL, OutOfDistribution, features
 from lucency.classifier import Classifier
-from lucency.metrics.off_distribution import LEVEL, OffDistribution, features
 
 SIZE = 224
 LARGEST = 600
 """Reference vectors that are kept."""
 PARTS = {"reference": "train", "held_out": "validation", "check": "test"}
-PLACE = Path(__file__).resolve().parents[1] / "src" / "lucency" / "metrics" / "clean"
+PLACE = Path(__file__).resolve().parents[1] / "src" / "lucency" / "checks" / "clean"
 
 Pictures = NDArray[np.uint8]
 
@@ -76,10 +76,10 @@ def main() -> None:
     some = pictures["reference"]
     pictures["reference"] = some[np.sort(rng.permutation(len(some))[:LARGEST])]
     found = {part: features_of(classifier, those) for part, those in pictures.items()}
-    known = OffDistribution(classifier, found["reference"], found["held_out"])
+    known = OutOfDistribution(classifier, found["reference"], found["held_out"])
     PLACE.mkdir(exist_ok=True)
     known.save(PLACE / f"{name}.safetensors")
-    stored = OffDistribution.load(classifier, PLACE / f"{name}.safetensors")
+    stored = OutOfDistribution.load(classifier, PLACE / f"{name}.safetensors")
     assert stored is not None
     for part, those in found.items():
         p = stored.p_values_of(those)

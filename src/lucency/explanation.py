@@ -50,7 +50,7 @@ class Explanation:
         probabilities: the classifier's probability of each class on the clean scan.
         facts: what the method found out about its own map (R², completeness gap, ...).
         provenance: what is needed to repeat it: hashes, method, parameters, seed, versions, device, cost.
-        verdict: where, how strongly and how sure, as :func:`lucency.verdict.judge` put it; empty before that.
+        verdict: where, how strongly and how sure, as :func:`lucency.checks.verdict.judge` put it; empty before that.
     """
 
     heatmap: Map

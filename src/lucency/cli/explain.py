@@ -27,8 +27,8 @@ from lucency.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from lucency.checks.out_of_distribution import OutOfDistribution
     from lucency.explanation import Explanation
-    from lucency.metrics.off_distribution import OffDistribution
     from lucency.render import Recorder
 
 EXAMPLES = """[bold]Examples:[/bold]
@@ -105,20 +105,20 @@ def explain(
     """
     from lucency import explain as run
     from lucency import read_scan
+    from lucency.checks.out_of_distribution import Doubter, OutOfDistribution
+    from lucency.checks.sanity import check, known_result, layers_of
+    from lucency.checks.verdict import judge
     from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress
     from lucency.cli.model import classifier_named
     from lucency.cli.settings import method_with
     from lucency.engine import Engine
     from lucency.methods.occlusion import Occlusion
-    from lucency.metrics.off_distribution import Doubter, OffDistribution
-    from lucency.metrics.sanity import check, known_verdict, layers_of
     from lucency.removal import Blur, Healthy
-    from lucency.verdict import judge
 
     how = method_with(method, settings or [], removal)
     picture = read_scan(scan)
     classifier = classifier_named(model)
-    known = OffDistribution.shipped(classifier)
+    known = OutOfDistribution.shipped(classifier)
     unsaid = removal is None and not any(setting.startswith("removal") for setting in settings or [])
     if isinstance(how, Occlusion) and unsaid and known is not None and len(picture.pixels) == 1:
         # What the trust table recommends for the shipped models, which read chest films.
@@ -157,7 +157,7 @@ def explain(
         )
         if doubter is not None:
             explanation = doubter.noted(explanation)
-        checked = known_verdict(classifier, how, target=explanation.target, watch=watch)
+        checked = known_result(classifier, how, target=explanation.target, watch=watch)
         if sanity and checked is None and not cancelled.is_set():
             bar.start("Sanity check")
             checked = check([picture], engine, how, target=explanation.target, watch=watch)
@@ -183,7 +183,7 @@ def explain(
         raise typer.Exit(INTERRUPTED)
 
 
-def _recorder(known: OffDistribution | None) -> Recorder:
+def _recorder(known: OutOfDistribution | None) -> Recorder:
     from lucency.render import Recorder
 
     return Recorder(known=known)

@@ -15,11 +15,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from lucency.checks.out_of_distribution import LEVEL
 from lucency.classifier import Frame as Grid
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.methods import METHODS
-from lucency.metrics.off_distribution import LEVEL
 from lucency.render import palette
 from lucency.render.lettering import cut, font, signed
 from lucency.render.palette import Bytes, Floats, Scale, composite
@@ -194,7 +194,7 @@ class Film:
         x, y = self._corner(1)
         draw.text(
             (x + 6, y + self.stage.size[0] - 6),
-            f"off-distribution p<{LEVEL:g}",
+            f"out-of-distribution p<{LEVEL:g}",
             (255, 255, 255),
             font(SMALL),
             anchor="ls",

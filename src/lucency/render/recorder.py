@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from lucency.checks.out_of_distribution import LEVEL, OutOfDistribution
 from lucency.errors import ParameterError
 from lucency.methods import Step
-from lucency.metrics.off_distribution import LEVEL, OffDistribution
 from lucency.render.palette import Bytes, Floats
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Frame:
     reaction: Picture[SmallMap] | None
 
     @classmethod
-    def of(cls, step: Step, known: OffDistribution | None = None) -> Frame:
+    def of(cls, step: Step, known: OutOfDistribution | None = None) -> Frame:
         def perturbed(pixels: Tensor) -> Perturbed:
             odd = known is not None and float(known.p_values(pixels[None])[0]) < LEVEL
             return Perturbed(packed_scan(pixels), odd)
@@ -134,7 +134,7 @@ class Recorder:
         seconds: what the run has spent in here.
     """
 
-    def __init__(self, frames: int = FRAMES, known: OffDistribution | None = None) -> None:
+    def __init__(self, frames: int = FRAMES, known: OutOfDistribution | None = None) -> None:
         if frames < 2:
             raise ParameterError(f"An animation needs at least 2 frames, not {frames}.")
         self.seconds = 0.0

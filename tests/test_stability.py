@@ -10,19 +10,14 @@ from captum.metrics import sensitivity_max
 from torch import Tensor, nn
 
 from lucency import Scan
+from lucency.checks.stability import max_sensitivity, stability
 from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.methods.gradient import Gradient
 from lucency.methods.rise import Rise
-from lucency.metrics.robustness import (
-    infidelity,
-    infidelity_of,
-    max_sensitivity,
-    method_agreement,
-    rank_correlation,
-    stability,
-)
+from lucency.metrics.infidelity import infidelity, infidelity_of
+from lucency.metrics.similarity import method_agreement, rank_correlation
 from lucency.removal import Constant
 from nets import Window, classifier_of
 

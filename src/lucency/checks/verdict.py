@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lucency.checks.out_of_distribution import LEVEL
 from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.explanation import Explanation
 from lucency.lungs import lung_fields, places
-from lucency.metrics.off_distribution import LEVEL
 from lucency.removal import Removal
 from lucency.scan import Scan
 
@@ -50,7 +50,7 @@ class Verdict:
         spread: how far the peak may be off: root mean square distance, in mm where the spacing is known, else pixels.
         in_mm: which of the two.
         bars: where the standard error is from: "method", "copies" or "none".
-        off_distribution: share of the strongest reactions that came from scans unlike what the model knows, if known.
+        out_of_distribution: share of the strongest reactions from scans unlike what the model knows, or ``None``.
         sanity: whether the method's maps of this model depend on what the model has learnt, or ``None``.
         warnings: what a reader must know besides.
     """
@@ -71,7 +71,7 @@ class Verdict:
     spread: float | None
     in_mm: bool
     bars: str
-    off_distribution: float | None
+    out_of_distribution: float | None
     sanity: bool | None
     warnings: tuple[str, ...]
 
@@ -138,11 +138,11 @@ class Verdict:
             place = "" if self.spread is None else f", and its place is known to about {max(self.spread, 1):.0f} {unit}"
             level = self.level[0].upper() + self.level[1:]
             said.append(f"{level}: the peak stands {noise} standard errors above zero{place}.")
-        if self.off_distribution is not None:
+        if self.out_of_distribution is not None:
             said.append(
-                f"{percent(self.off_distribution)} of the strongest reactions came from perturbed scans unlike those "
-                f"that the model knows (p < {LEVEL:g})."
-                if self.off_distribution
+                f"{percent(self.out_of_distribution)} of the strongest reactions came from perturbed scans unlike "
+                f"those that the model knows (p < {LEVEL:g})."
+                if self.out_of_distribution
                 else "The perturbed scans behind it are like those that the model knows."
             )
         if self.sanity is not None:
@@ -158,7 +158,7 @@ class Verdict:
     def _unknown(self) -> list[str]:
         unknown = {
             "how sure that is (error bars)": self.signal_to_noise,
-            "whether the perturbed scans are like those that the model knows": self.off_distribution,
+            "whether the perturbed scans are like those that the model knows": self.out_of_distribution,
             "whether the map depends on what the model has learnt (sanity check)": self.sanity,
         }
         missing = [what for what, value in unknown.items() if value is None]
@@ -178,7 +178,7 @@ def judge(
     Args:
         explanation: with a heatmap of two or three axes.
         scan, engine, removal: when all are given, the strongest region is removed to see what the probability does.
-        sanity: whether randomising the model's weights changes the map (:mod:`lucency.metrics.sanity`).
+        sanity: whether randomising the model's weights changes the map (:mod:`lucency.checks.sanity`).
     """
     heatmap = explanation.heatmap
     supporting = heatmap.clip(min=0).astype(np.float64)
@@ -200,7 +200,7 @@ def judge(
     noise, spread, in_mm = _sureness(explanation)
     evidence = float(supporting[region].sum() / total) if total > 0 else 0.0
     question = explanation.provenance["question"]
-    off = explanation.facts.get("off-distribution evidence")
+    off = explanation.facts.get("out-of-distribution evidence")
     return Verdict(
         target=explanation.target,
         probability=explanation.probability,
@@ -218,7 +218,7 @@ def judge(
         spread=spread,
         in_mm=in_mm,
         bars=str(explanation.provenance.get("error_bars", {}).get("from", "none")),
-        off_distribution=None if off is None else float(off),
+        out_of_distribution=None if off is None else float(off),
         sanity=sanity,
         warnings=tuple(_warnings(explanation, place, shares)),
     )

@@ -1,4 +1,4 @@
-"""The off-distribution score against scikit-learn, closed forms, and its own promise about the error rate."""
+"""The out-of-distribution score against scikit-learn, closed forms, and its own promise about the error rate."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from lucency import Scan, explain, load_classifier
+from lucency.checks.out_of_distribution import Doubter, OutOfDistribution, features, ledoit_wolf
 from lucency.classifier.networks import SqueezeNet
 from lucency.errors import ParameterError, QuestionError
 from lucency.methods.occlusion import Occlusion
-from lucency.metrics.off_distribution import Doubter, OffDistribution, features, ledoit_wolf
 from lucency.phantom import simulate
 from lucency.removal import Constant, Mean
 from nets import classifier_of
@@ -52,7 +52,7 @@ def test_the_covariance_is_scikit_learns() -> None:
 def test_the_distances_are_scikit_learns() -> None:
     rng = np.random.default_rng(1)
     reference, held_out, new = rng.normal(size=(60, 5)), rng.normal(size=(220, 5)), rng.normal(size=(9, 5))
-    known = OffDistribution(classifier_of(Means()), reference, held_out)
+    known = OutOfDistribution(classifier_of(Means()), reference, held_out)
     found = known.distances(new)
     assert np.allclose(found[:, 0], LedoitWolf().fit(reference).mahalanobis(new))
     unit = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in (reference, new)]
@@ -61,7 +61,7 @@ def test_the_distances_are_scikit_learns() -> None:
 
 def test_one_clean_scan_in_a_hundred_at_most_is_called_odd() -> None:
     rng = np.random.default_rng(2)
-    known = OffDistribution(classifier_of(Means()), rng.normal(size=(300, 6)), rng.normal(size=(999, 6)))
+    known = OutOfDistribution(classifier_of(Means()), rng.normal(size=(300, 6)), rng.normal(size=(999, 6)))
     p = known.p_values_of(rng.normal(size=(20000, 6)))
     assert 0.002 < (p < 0.01).mean() < 0.015
     assert 0.02 < (p < 0.05).mean() < 0.06
@@ -87,7 +87,7 @@ def test_features_are_what_enters_the_last_linear_layer() -> None:
 
 def test_a_black_patch_is_doubted_and_a_mean_one_is_not() -> None:
     classifier = classifier_of(Means())
-    known = OffDistribution.fit(classifier, scans(500))
+    known = OutOfDistribution.fit(classifier, scans(500))
     scan = scans(1, seed=9)[0]
     found = {}
     for name, removal in {"black": Constant(0.0), "mean": Mean()}.items():
@@ -105,36 +105,36 @@ def test_a_black_patch_is_doubted_and_a_mean_one_is_not() -> None:
 
 def test_what_perturbs_nothing_is_not_called_normal() -> None:
     classifier = load_classifier("lucency:phantom")
-    known = OffDistribution.shipped(classifier)
+    known = OutOfDistribution.shipped(classifier)
     assert known is not None
     watcher = Doubter(known)
     wet = Scan(torch.from_numpy(simulate(9_900_001, size=224, volume_ml=300).image)[None])
     found = watcher.noted(explain(wet, classifier, target="effusion", method="gradcam", on_step=watcher))
-    assert "off-distribution evidence" not in found.facts
+    assert "out-of-distribution evidence" not in found.facts
 
 
 def test_it_is_kept_for_the_weights_it_was_made_for(tmp_path: Path) -> None:
     classifier = classifier_of(Means())
-    known = OffDistribution.fit(classifier, scans(500))
+    known = OutOfDistribution.fit(classifier, scans(500))
     known.save(tmp_path / "clean.safetensors")
-    again = OffDistribution.load(classifier, tmp_path / "clean.safetensors")
+    again = OutOfDistribution.load(classifier, tmp_path / "clean.safetensors")
     assert again is not None
     x = torch.stack([s.pixels for s in scans(30, seed=5)])
     assert np.allclose(known.p_values(x), again.p_values(x), atol=0.1)
     classifier.fingerprint = "other weights"
-    assert OffDistribution.load(classifier, tmp_path / "clean.safetensors") is None
-    assert OffDistribution.shipped(classifier) is None
+    assert OutOfDistribution.load(classifier, tmp_path / "clean.safetensors") is None
+    assert OutOfDistribution.shipped(classifier) is None
 
 
 def test_too_few_scans_are_refused() -> None:
     with pytest.raises(ParameterError, match="too few"):
-        OffDistribution.fit(classifier_of(Means()), scans(100))
+        OutOfDistribution.fit(classifier_of(Means()), scans(100))
 
 
 @pytest.mark.parametrize("name", ["phantom", "effusion"])
 def test_the_shipped_models_know_clean_scans(name: str) -> None:
     classifier = load_classifier(f"lucency:{name}")
-    known = OffDistribution.shipped(classifier)
+    known = OutOfDistribution.shipped(classifier)
     assert known is not None, "made for other weights; run training/clean_features.py again"
     assert (known.p_values(torch.rand(4, 1, 224, 224)) < 0.01).all()
 
@@ -144,7 +144,7 @@ def test_a_frame_says_that_its_scan_is_odd() -> None:
     from lucency.render.film import Film
 
     classifier = classifier_of(Means())
-    known = OffDistribution.fit(classifier, scans(500))
+    known = OutOfDistribution.fit(classifier, scans(500))
     shown = {}
     for name, removal in {"black": Constant(0.0), "mean": Mean()}.items():
         recorder = Recorder(known=known)

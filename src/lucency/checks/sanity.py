@@ -30,7 +30,7 @@ from lucency.engine import Engine
 from lucency.errors import QuestionError
 from lucency.explanation import describe, explain
 from lucency.methods import Method
-from lucency.metrics.robustness import rank_correlation
+from lucency.metrics.similarity import rank_correlation
 from lucency.scan import Scan
 
 Order = Literal["cascading", "independent"]
@@ -56,7 +56,7 @@ class Randomised:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SanityResult:
     """Whether a method passes the sanity check on a model.
 
     Attributes:
@@ -140,8 +140,8 @@ def check(
     target: str | int,
     watch: str = "probability",
     seeds: int = 2,
-) -> Verdict:
-    """Whether the maps of a model without any of its weights differ from the real ones; kept for :func:`known_verdict`.
+) -> SanityResult:
+    """Whether the maps of a model without any of its weights differ from the real ones; kept for :func:`known_result`.
 
     Costs ``1 + seeds`` maps a scan, and a few more where random weights give a map without relief.
 
@@ -164,24 +164,24 @@ def check(
         found += told or [_compared("", clean, other)]
     means = [float(np.mean([getattr(one, kind) for one in found])) for kind in ("signed", "absolute")]
     worst = max(means, key=abs)
-    verdict = Verdict(abs(worst) < PASSES_BELOW, worst, len(scans))
+    result = SanityResult(abs(worst) < PASSES_BELOW, worst, len(scans))
     file = _file(engine.classifier, method, target, watch)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(dataclasses.asdict(verdict)) + "\n")
+        file.write_text(json.dumps(dataclasses.asdict(result)) + "\n")
     except OSError:
         # Nowhere to keep it: the next one asks again.
         pass
-    return verdict
+    return result
 
 
-def known_verdict(
+def known_result(
     classifier: Classifier, method: Method, *, target: str | int, watch: str = "probability"
-) -> Verdict | None:
+) -> SanityResult | None:
     """What :func:`check` found for these weights, this method with these parameters and this question, if it was ever
     asked."""
     try:
-        return Verdict(**json.loads(_file(classifier, method, target, watch).read_text()))
+        return SanityResult(**json.loads(_file(classifier, method, target, watch).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -40,7 +40,7 @@ Array = NDArray[np.float64]
 UNMOVED = 1e-6
 """A score that differs by less is the clean scan's."""
 LEVEL = 0.01
-"""A perturbed scan with a p-value below this is called off-distribution."""
+"""A perturbed scan with a p-value below this is called out-of-distribution."""
 NEIGHBOURS = 5
 KEPT = 24
 """How many of the strongest reactions of a run are looked at."""
@@ -75,7 +75,7 @@ def features(classifier: Classifier, x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class OffDistribution:
+class OutOfDistribution:
     """What clean scans look like to one classifier.
 
     Attributes:
@@ -106,7 +106,7 @@ class OffDistribution:
         return np.sort(self.distances(self.held_out), axis=0)
 
     @classmethod
-    def fit(cls, classifier: Classifier, scans: Sequence[Scan]) -> OffDistribution:
+    def fit(cls, classifier: Classifier, scans: Sequence[Scan]) -> OutOfDistribution:
         """From clean scans, best of one patient each: every other one for the distances, the rest for the error rate.
 
         Raises:
@@ -117,16 +117,16 @@ class OffDistribution:
         return cls(classifier, found[1::2], found[::2])
 
     @classmethod
-    def shipped(cls, classifier: Classifier) -> OffDistribution | None:
+    def shipped(cls, classifier: Classifier) -> OutOfDistribution | None:
         """That of a shipped model; ``None`` for any other, or where it was made for other weights."""
         name = classifier.name.removeprefix("lucency:")
-        file = files("lucency.metrics") / "clean" / f"{name}.safetensors"
+        file = files("lucency.checks") / "clean" / f"{name}.safetensors"
         if name == classifier.name or not file.is_file():
             return None
         return cls.load(classifier, Path(str(file)))
 
     @classmethod
-    def load(cls, classifier: Classifier, path: Path) -> OffDistribution | None:
+    def load(cls, classifier: Classifier, path: Path) -> OutOfDistribution | None:
         """Reads what :meth:`save` wrote; ``None`` where that was for other weights."""
         stored = load_file(path)
         if bytes(stored["fingerprint"].tolist()).decode() != classifier.fingerprint:
@@ -171,8 +171,8 @@ class Doubt:
     """Whether the strongest reactions of a run came from scans that the model knows.
 
     Attributes:
-        share: share of the reaction (|score - clean score|, summed) that came from off-distribution scans, 0..1.
-        odd: how many of them were off-distribution.
+        share: share of the reaction (|score - clean score|, summed) that came from out-of-distribution scans, 0..1.
+        odd: how many of them were out-of-distribution.
         looked_at: of how many.
     """
 
@@ -182,12 +182,12 @@ class Doubt:
 
     @property
     def facts(self) -> dict[str, float | str]:
-        """For :attr:`Explanation.facts`, with a warning where most of the evidence is off-distribution."""
-        facts: dict[str, float | str] = {"off-distribution evidence": self.share}
+        """For :attr:`Explanation.facts`, with a warning where most of the evidence is out-of-distribution."""
+        facts: dict[str, float | str] = {"out-of-distribution evidence": self.share}
         if self.share > 0.5:
             facts["warning"] = (
                 f"{self.share:.0%} of the strongest reactions came from scans that are like nothing the model has seen "
-                f"(off-distribution, p < {LEVEL:g}): this map may show the perturbation and not the patient; "
+                f"(out-of-distribution, p < {LEVEL:g}): this map may show the perturbation and not the patient; "
                 "use a removal that looks like anatomy."
             )
         return facts
@@ -196,7 +196,7 @@ class Doubt:
 class Doubter:
     """Watches a run (``explain(..., on_step=...)``), then looks at the perturbed scans behind its largest effects."""
 
-    def __init__(self, known: OffDistribution) -> None:
+    def __init__(self, known: OutOfDistribution) -> None:
         self.known = known
         self._lowest: list[tuple[float, int, Step]] = []
         self._highest: list[tuple[float, int, Step]] = []

@@ -1,0 +1,1 @@
+"""Can the model and the method be trusted on this scan?"""
