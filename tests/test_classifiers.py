@@ -73,7 +73,7 @@ def test_torchscript_and_exported_programs(tmp_path: Path, net: Net, recwarn: py
     program(tmp_path / "three.pt2", batch=3)
     recwarn.clear()
     for name in ("m.pt", "m.pt2", "three.pt2"):
-        classifier = load_classifier(tmp_path / name, input_size=SIZE if name == "m.pt" else None)
+        classifier = load_classifier(tmp_path / name, input_size=SIZE if name == "m.pt" else None, trust=True)
         assert (classifier.channels, classifier.input_size) == (1, SIZE)
         assert torch.allclose(classifier(x), net(x), atol=1e-5)
         assert [str(w.message) for w in recwarn] == []

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lucency.classifier.base import Classifier, Fit, Outputs
+from lucency.classifier.named import WAYS, opened
 from lucency.classifier.onnx import open_onnx
 from lucency.classifier.program import open_program
 from lucency.errors import MissingExtraError, ModelError
@@ -25,6 +26,17 @@ from lucency.errors import MissingExtraError, ModelError
 Scores = Callable[[NDArray[np.float32]], Any]
 SHIPPED = "lucency:"
 XRAYVISION = "torchxrayvision:"
+DEFAULTS: dict[str, Any] = {
+    "mean": (0.0,),
+    "std": (1.0,),
+    "outputs": "logits",
+    "exclusive": True,
+    "fit": "stretch",
+    "clip": False,
+    "input_size": None,
+    "channels": None,
+}
+"""What :func:`load_classifier` takes for what is neither said nor found."""
 
 
 def available_models() -> list[dict[str, Any]]:
@@ -40,30 +52,37 @@ def load_classifier(
     classes: Sequence[str] | None = None,
     input_size: Sequence[int] | None = None,
     channels: int | None = None,
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
-    outputs: Outputs = "logits",
-    exclusive: bool = True,
-    fit: Fit = "stretch",
-    clip: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    outputs: Outputs | None = None,
+    exclusive: bool | None = None,
+    fit: Fit | None = None,
+    clip: bool | None = None,
+    weights: str | Path | None = None,
+    trust: bool = False,
 ) -> Classifier:
     """A classifier from a network, a name, a file or a function.
 
+    What is left out is what the model's own configuration says, where it has one, and else the default.
+
     Args:
-        source: a ``torch.nn.Module`` (copied, put into evaluation mode); ``"lucency:NAME"`` for a shipped model;
-            ``"torchxrayvision:NAME"``; the path of an ``.onnx`` file, of a TorchScript file or of a ``.pt2`` program;
-            or a function from float32 NumPy ``[B, C, *grid]`` to scores ``[B, K]``.
+        source: a ``torch.nn.Module`` (copied, put into evaluation mode); ``"lucency:NAME"`` for a shipped model, or
+            another prefix and name (:mod:`lucency.classifier.named`); the path of an ``.onnx`` file, of a TorchScript
+            file or of a ``.pt2`` program; or a function from float32 NumPy ``[B, C, *grid]`` to scores ``[B, K]``.
         classes: the class names; ``output 0``, ``output 1``, ... when left out.
         input_size: spatial size that the model wants; ``None`` takes scans as they are, or what the file says.
         channels: channels that it wants; found from the first convolution of a module, or from the graph of a file.
-        mean, std: normalisation of display values, see :class:`Classifier`.
-        outputs, exclusive, fit, clip: see :class:`Classifier`. A named model brings its own.
+        mean, std: normalisation of display values (0 and 1), see :class:`Classifier`.
+        outputs, exclusive, fit, clip: see :class:`Classifier` (logits, true, stretch, false).
+        weights: a safetensors file of trained weights for a named architecture (``"timm:resnet18"``).
+        trust: open a file that can act on this machine when it is loaded or runs (TorchScript, ``.pt2``).
 
     Raises:
-        ModelError: when there is no such model, the file is damaged or is a pickle, or a dry run fails.
+        ModelError: when there is no such model, the file is damaged, is a pickle or can act and is not trusted, or a
+            dry run fails.
         MissingExtraError: when an optional package is needed.
     """
-    given = {
+    options = {
         "mean": mean,
         "std": std,
         "outputs": outputs,
@@ -73,6 +92,8 @@ def load_classifier(
         "input_size": input_size,
         "channels": channels,
     }
+    said = {option: value for option, value in options.items() if value is not None}
+    given = {**DEFAULTS, **said}
     _sensible(given)
     if isinstance(source, type):
         raise ModelError(f"{source.__name__} is a class; hand over a trained instance of it.")
@@ -85,15 +106,22 @@ def load_classifier(
     if not isinstance(source, str | Path):
         raise ModelError(f"{source!r:.60} is no classifier; give a PyTorch module, a name, a file or a function.")
     name = str(source)
-    if name.startswith(SHIPPED):
-        return _shipped(name)
-    if name.startswith(XRAYVISION):
-        return _xrayvision(name.removeprefix(XRAYVISION))
+    beyond = {"classes": classes, "weights": weights, "trust": trust or None}
+    if isinstance(source, str):
+        named = opened(name, {**said, **{option: value for option, value in beyond.items() if value is not None}})
+        if named is not None:
+            return named
+    if weights is not None:
+        raise ModelError(f"{name:.60} holds its own weights; weights= goes with a name, such as timm:resnet18.")
     path = Path(source)
     if not path.is_file():
         names = ", ".join(str(about["name"]) for about in available_models())
-        raise ModelError(f"There is no model {name!r}: neither a file nor a name; shipped models are {names}.")
-    return _of_file(path, classes, given)
+        ways = ", ".join(f"{prefix}:" for prefix in WAYS)
+        raise ModelError(
+            f"There is no model {name!r}: neither a file nor a name; shipped models are {names}, other names begin "
+            f"with one of {ways}."
+        )
+    return _of_file(path, classes, given, trust)
 
 
 def _sensible(given: dict[str, Any]) -> None:
@@ -218,16 +246,17 @@ def _of_function(function: Scores, classes: Sequence[str] | None, given: dict[st
     )
 
 
-def _shipped(name: str) -> Classifier:
+def _shipped(short: str) -> Classifier:
     from safetensors.torch import load
 
     from lucency.classifier import networks
 
+    name = SHIPPED + short
     about = next((a for a in available_models() if a["name"] == name), None)
     if about is None:
         names = ", ".join(str(a["name"]) for a in available_models())
         raise ModelError(f"No shipped model is called {name!r}; there are {names}.")
-    weights = files("lucency.classifier") / "weights" / (name.removeprefix(SHIPPED) + ".safetensors")
+    weights = files("lucency.classifier") / "weights" / (short + ".safetensors")
     data = weights.read_bytes()
     if hashlib.sha256(data).hexdigest() != about["weights_sha256"]:
         raise ModelError(f"The weights of {name} do not match their checksum; install Lucency again.")
@@ -298,14 +327,14 @@ def _xrayvision_classifier(module: nn.Module, name: str) -> Classifier:
     )
 
 
-def _of_file(path: Path, classes: Sequence[str] | None, given: dict[str, Any]) -> Classifier:
+def _of_file(path: Path, classes: Sequence[str] | None, given: dict[str, Any], trust: bool) -> Classifier:
     forward: Callable[[Tensor], Any]
     shape: tuple[int | None, ...] | None
     module, written = None, None
     if path.suffix.lower() == ".onnx":
         forward, shape, written = open_onnx(path)
     else:
-        module, shape = open_program(path)
+        module, shape = open_program(path, trust)
         forward = module
         for parameter in module.parameters():
             parameter.requires_grad_(False)

@@ -1,4 +1,8 @@
-"""TorchScript archives and exported programs: zip files that are loaded only when nothing in them is a free pickle."""
+"""TorchScript archives and exported programs: files that can act, so that they are loaded only when they are trusted.
+
+Running a TorchScript network can write files of its choice, and loading an exported program evaluates Python that the
+file brings along. Trust opens those; a free pickle inside stays shut even then.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,11 @@ from lucency.errors import ModelError
 Shape = tuple[int | None, ...]
 
 
-def open_program(path: Path) -> tuple[nn.Module, Shape | None]:
+def open_program(path: Path, trust: bool) -> tuple[nn.Module, Shape | None]:
     """The network of a TorchScript or ``.pt2`` file and, for the latter, its input's shape (``None`` where free).
 
     Raises:
-        ModelError: when the file is damaged, is something else, or holds a pickle that could run code.
+        ModelError: when the file is damaged, is something else, holds a free pickle, or can act and is not trusted.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -38,6 +42,13 @@ def open_program(path: Path) -> tuple[nn.Module, Shape | None]:
         raise ModelError(
             f"{path} is not a model file that Lucency reads ({error}); give .onnx, TorchScript or .pt2."
         ) from error
+    if not trust:
+        acts = "a TorchScript network can write files when it runs" if scripted else "a .pt2 program runs Python"
+        raise ModelError(
+            f"{path} can act on this machine ({acts}), so it is opened only with trust=True (--trust-model); safe are "
+            "ONNX, and weights in a safetensors file with the network's name, such as "
+            "load_classifier('timm:resnet18', weights='model.safetensors')."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -11,7 +11,7 @@ import typer
 
 from lucency.cli import INTERRUPTED, line_of
 from lucency.cli.evaluate import named
-from lucency.cli.options import DEFAULT_MODEL, AsJson, Budget, Device, Model, ScanFile, Seed, Target, Watch
+from lucency.cli.options import DEFAULT_MODEL, AsJson, Budget, Device, Model, ScanFile, Seed, Target, TrustModel, Watch
 
 if TYPE_CHECKING:
     from threading import Event
@@ -41,6 +41,7 @@ def compare(
     folder: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to.")],
     methods: Annotated[str, typer.Option(metavar="A,B,C", help="Names of methods, or all.")] = USUAL,
     model: Model = DEFAULT_MODEL,
+    trust_model: TrustModel = False,
     target: Target = None,
     watch: Watch = "probability",
     budget: Budget = None,
@@ -74,7 +75,7 @@ def compare(
     hows: list[Method] = [method_named(name) for name in (METHODS if methods == "all" else named(methods))]
     known = None if truth is None else _truth(truth)
     picture = read_scan(scan)
-    engine = Engine(classifier_named(model), device=device, seed=seed)
+    engine = Engine(classifier_named(model, trust=trust_model), device=device, seed=seed)
     compared: list[Compared] = []
     random = None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Folder, Model, ScanFile, Seed, Target, Watch
+from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Folder, Model, ScanFile, Seed, Target, TrustModel, Watch
 
 if TYPE_CHECKING:
     from lucency.explanation import Explanation
@@ -33,6 +33,7 @@ def evaluate(
         str | None, typer.Option(metavar="A,B,C", help="Methods whose maps are made now, with their defaults.")
     ] = None,
     model: Model = DEFAULT_MODEL,
+    trust_model: TrustModel = False,
     target: Target = None,
     watch: Watch = "probability",
     curves: Annotated[
@@ -70,7 +71,7 @@ def evaluate(
         raise ParameterError("There is no map to evaluate; name files with maps, or methods with --methods.")
     standing = None if removal is None else removal_named(removal)
     picture = read_scan(scan)
-    engine = Engine(classifier_named(model), device=device, seed=seed)
+    engine = Engine(classifier_named(model, trust=trust_model), device=device, seed=seed)
     with progress() as bar:
         for how in hows:
             bar.start(how.title)

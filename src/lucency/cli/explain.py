@@ -23,6 +23,7 @@ from lucency.cli.options import (
     Seed,
     Target,
     Tolerance,
+    TrustModel,
     Watch,
 )
 
@@ -54,6 +55,7 @@ def explain(
     context: typer.Context,
     scan: ScanFile,
     model: Model = DEFAULT_MODEL,
+    trust_model: TrustModel = False,
     target: Target = None,
     method: Annotated[
         str, typer.Option("--method", metavar="NAME", help="How to find the evidence; `lucency methods` lists them.")
@@ -117,7 +119,7 @@ def explain(
 
     how = method_with(method, settings or [], removal)
     picture = read_scan(scan)
-    classifier = classifier_named(model)
+    classifier = classifier_named(model, trust=trust_model)
     known = OutOfDistribution.shipped(classifier)
     unsaid = removal is None and not any(setting.startswith("removal") for setting in settings or [])
     if isinstance(how, Occlusion) and unsaid and known is not None and len(picture.pixels) == 1:

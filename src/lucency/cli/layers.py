@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Folder, Model
+from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Folder, Model, TrustModel
 
 if TYPE_CHECKING:
     from lucency.engine import Engine
@@ -28,6 +28,7 @@ EXAMPLES = """[bold]Examples:[/bold]
 def layers(
     scan: Annotated[Path, typer.Argument(metavar="SCAN", help="A scan, or a folder of scans with --unit.")],
     model: Model = DEFAULT_MODEL,
+    trust_model: TrustModel = False,
     layer: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,7 +62,7 @@ def layers(
         )
     if unit is not None and len(layer or ()) != 1:
         raise ParameterError("--unit is a feature map of one layer; name that layer with --layer.")
-    engine = Engine(classifier_named(model), device=device)
+    engine = Engine(classifier_named(model, trust=trust_model), device=device)
     if unit is None:
         _of_scan(engine, scan, layer, 1 if top is None else top, folder, as_json)
     else:

@@ -4,30 +4,62 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from lucency.classifier import Classifier
-from lucency.classifier.loading import load_classifier
+from lucency.classifier.loading import DEFAULTS, load_classifier
 from lucency.errors import ModelError
 
-ABOUT = ("classes", "input_size", "channels", "mean", "std", "outputs", "exclusive", "fit", "clip")
+ABOUT = ("model", "weights", "classes", *DEFAULTS)
+"""What a description may hold: the keyword arguments of :func:`lucency.load_classifier`, but never its trust."""
 
 
-def classifier_named(name: str) -> Classifier:
-    """A shipped model, a TorchXRayVision model, or a file with what it cannot tell in a JSON file beside it.
+def classifier_named(name: str, *, trust: bool = False) -> Classifier:
+    """A model by name, a file, or a JSON file that describes one.
 
-    ``model.pt`` takes the keyword arguments of :func:`lucency.load_classifier` from ``model.json``.
+    ``model.onnx`` takes the keyword arguments of :func:`lucency.load_classifier` from ``model.json`` beside it. Given
+    itself, ``model.json`` says in ``model`` which name or file it describes, and in ``weights`` which weights; both
+    files are looked for beside it.
 
     Raises:
         ModelError: when there is no such model, or the JSON file does not say what it should.
     """
-    beside = Path(name).with_suffix(".json")
-    if not Path(name).is_file() or not beside.is_file():
-        return load_classifier(name)
+    path = Path(name)
+    if path.suffix.lower() == ".json" and path.is_file():
+        about = _read(path)
+        if not isinstance(about.get("model"), str):
+            raise ModelError(f'{path} names no model; say in it which one it describes, {{"model": "timm:resnet18"}}.')
+        source = about.pop("model")
+        if source.startswith(("http:", "https:")) and not trust:
+            raise ModelError(f"{path} would send scans to {source}; say --trust-model if you want that.")
+        if (path.parent / source).is_file():
+            source = str(path.parent / source)
+        if "weights" in about:
+            about["weights"] = path.parent / str(about["weights"])
+        return _load(source, about, path, trust)
+    beside = path.with_suffix(".json")
+    if not path.is_file() or not beside.is_file():
+        return load_classifier(name, trust=trust)
+    about = _read(beside)
+    if "model" in about:
+        raise ModelError(f"{beside} names a model of its own; give --model {beside}, or leave that line out.")
+    return _load(name, about, beside, trust)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(beside.read_text())
-        unknown = sorted(set(about) - set(ABOUT))
-        if unknown:
+        about = json.loads(path.read_text())
+        if not isinstance(about, dict):
+            raise ValueError("it is no JSON object")
+        if unknown := sorted(set(about) - set(ABOUT)):
             raise ValueError(f"{', '.join(unknown)} means nothing there")
-        return load_classifier(name, **about)
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{beside} does not describe a model ({error}); it may hold {', '.join(ABOUT)}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} does not describe a model ({error}); it may hold {', '.join(ABOUT)}.") from error
+    return about
+
+
+def _load(source: str, about: dict[str, Any], path: Path, trust: bool) -> Classifier:
+    try:
+        return load_classifier(source, trust=trust, **about)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path} does not describe a model ({error}); it may hold {', '.join(ABOUT)}.") from error

@@ -14,6 +14,14 @@ Model = Annotated[
     str,
     typer.Option("--model", "-m", metavar="M", help="The classifier; `lucency models` lists those that are shipped."),
 ]
+TrustModel = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model",
+        help="Open a model file that can act on this machine (TorchScript, .pt2), and follow a description to a model "
+        "on a server; only for what you made or whose maker you trust.",
+    ),
+]
 Target = Annotated[
     str | None,
     typer.Option(
