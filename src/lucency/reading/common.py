@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -12,14 +14,53 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from lucency.errors import MissingExtraError, ScanError
 from lucency.scan import Scan
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 MAX_PIXELS = 2**28
-"""Files whose header promises more pixels than this are refused before they are decoded."""
+"""Scans whose header promises more pixels than this are refused before they are decoded, unless the environment
+variable ``LUCENCY_MAX_PIXELS`` says another number."""
+
+
+def amount_from_environment(name: str, default: int) -> int:
+    """A positive whole number from an environment variable, ``default`` where it is not set."""
+    text = os.environ.get(name, "").strip().replace("_", "")
+    if not text:
+        return default
+    try:
+        amount = int(text)
+    except ValueError:
+        amount = 0
+    if amount < 1:
+        raise ScanError(f"{name} is {text!r}; set it to a positive whole number, or unset it.")
+    return amount
+
+
+def max_pixels() -> int:
+    return amount_from_environment("LUCENCY_MAX_PIXELS", MAX_PIXELS)
+
+
+def frame_index(path: Path, frame: int | None, count: int | None, what: str = "frames") -> int:
+    """The place, from 0, of the frame that the user chose; frames are counted from 1, as DICOM and viewers do.
+
+    Args:
+        frame: what the user said, ``None`` for nothing.
+        count: how many there are, ``None`` where only "more than one" is known because counting takes long.
+        what: what the file calls them: frames, pages, volumes.
+    """
+    one = what.removesuffix("s")
+    if frame is None:
+        if count == 1:
+            return 0
+        many = "several" if count is None else str(count)
+        last = "" if count is None else f" to {count}"
+        raise ScanError(f"{path} has {many} {what}; choose the {one} to explain with frame=1{last} (--frame).")
+    if isinstance(frame, bool) or not isinstance(frame, int) or frame < 1 or (count is not None and frame > count):
+        last = "" if count is None else f" to {count}"
+        raise ScanError(f"{path} has no {one} {frame}; its {what} are counted 1{last}.")
+    return frame - 1
 
 
 @contextmanager
@@ -33,23 +74,17 @@ def decoding(path: Path, what: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise ScanError(f"{path} does not fit into memory; crop it or use a larger machine.") from error
-    except Image.DecompressionBombError as error:
-        raise ScanError(
-            f"{path} says it has more than the {MAX_PIXELS:,} pixels that are read; crop or reduce it."
-        ) from error
     except Exception as error:
         why = textwrap.shorten(str(error).strip() or type(error).__name__, 100, placeholder=" ...")
         raise ScanError(f"{path} is a damaged or unsupported {what} file ({why}); copy or export it again.") from error
 
 
 def not_too_large(path: Path, shape: tuple[int, ...]) -> None:
-    count = 1
-    for n in shape:
-        count *= int(n)
-    if count > MAX_PIXELS:
+    limit = max_pixels()
+    if math.prod(int(n) for n in shape) > limit:
         raise ScanError(
-            f"{path} says it has {' x '.join(map(str, shape))} pixels, more than the {MAX_PIXELS:,} that are read; "
-            "crop or reduce it."
+            f"{path} says it has {' x '.join(map(str, shape))} pixels, more than the {limit:,} that are read; "
+            "crop or reduce it, or raise LUCENCY_MAX_PIXELS if it is sound."
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from lucency.errors import ScanError
 from lucency.reading.common import LUMA, decoding, made, not_too_large
@@ -14,9 +14,21 @@ from lucency.scan import Scan
 TIFF_BITS, TIFF_POLARITY = 258, 262
 
 
+def opened(path: Path) -> ImageFile.ImageFile:
+    """The picture with its header read. Not by ``Image.open``, which has a limit on pixels of its own."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    kind: type[ImageFile.ImageFile] = TiffImagePlugin.TiffImageFile
+    if head.startswith(b"\x89PNG"):
+        kind = PngImagePlugin.PngImageFile
+    elif head.startswith(b"\xff\xd8\xff"):
+        kind = JpegImagePlugin.JpegImageFile
+    return kind(path)
+
+
 def read_picture(path: Path) -> Scan:
     notices: tuple[str, ...] = ()
-    with decoding(path, "image"), Image.open(path) as image:
+    with decoding(path, "image"), opened(path) as image:
         tags = dict(getattr(image, "tag_v2", {}))
         not_too_large(path, image.size)
         if getattr(image, "n_frames", 1) > 1:
