@@ -26,6 +26,8 @@ class Scan:
         spacing: millimetres between pixel centres along each spatial axis, ``None`` where unknown.
         source: where the scan came from, for the provenance record.
         notices: what reading the file had to decide, in words (RGB turned to grey, ...).
+        view: how the rays went through a radiograph, ``"PA"``, ``"AP"`` or ``"LATERAL"``; empty where unknown.
+        modality: DICOM's word for the kind of device (``"DX"``, ``"CT"``, ...); empty where unknown.
     """
 
     pixels: Tensor
@@ -33,6 +35,8 @@ class Scan:
     spacing: tuple[float, ...] | None = None
     source: str = "memory"
     notices: tuple[str, ...] = field(default=())
+    view: str = ""
+    modality: str = ""
 
     def __post_init__(self) -> None:
         if self.pixels.ndim not in (3, 4) or 0 in self.pixels.shape:
@@ -48,7 +52,7 @@ class Scan:
         if not low < high:
             raise ScanError(f"The value range {self.value_range} is empty; the first value must be the smaller.")
         if self.spacing is not None and (
-            len(self.spacing) != self.pixels.ndim - 1 or not all(s > 0 for s in self.spacing)
+            len(self.spacing) != self.pixels.ndim - 1 or not all(0 < s < float("inf") for s in self.spacing)
         ):
             raise ScanError(
                 f"Spacing {self.spacing} does not fit pixels of shape {list(self.pixels.shape)}; "

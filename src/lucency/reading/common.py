@@ -42,7 +42,7 @@ def max_pixels() -> int:
     return amount_from_environment("LUCENCY_MAX_PIXELS", MAX_PIXELS)
 
 
-def frame_index(path: Path, frame: int | None, count: int | None, what: str = "frames") -> int:
+def frame_index(path: Path | str, frame: int | None, count: int | None, what: str = "frames") -> int:
     """The place, from 0, of the frame that the user chose; frames are counted from 1, as DICOM and viewers do.
 
     Args:
@@ -64,7 +64,7 @@ def frame_index(path: Path, frame: int | None, count: int | None, what: str = "f
 
 
 @contextmanager
-def decoding(path: Path, what: str) -> Iterator[None]:
+def decoding(path: Path | str, what: str) -> Iterator[None]:
     """Turns whatever a decoder raises into one sentence, and keeps its warnings from the user."""
     try:
         with warnings.catch_warnings():
@@ -79,7 +79,7 @@ def decoding(path: Path, what: str) -> Iterator[None]:
         raise ScanError(f"{path} is a damaged or unsupported {what} file ({why}); copy or export it again.") from error
 
 
-def not_too_large(path: Path, shape: tuple[int, ...]) -> None:
+def not_too_large(path: Path | str, shape: tuple[int, ...]) -> None:
     limit = max_pixels()
     if math.prod(int(n) for n in shape) > limit:
         raise ScanError(
@@ -89,7 +89,7 @@ def not_too_large(path: Path, shape: tuple[int, ...]) -> None:
 
 
 def made(
-    path: Path,
+    path: Path | str,
     values: NDArray[Any],
     value_range: tuple[float, float] | None,
     spacing: tuple[float, ...] | None = None,
