@@ -35,7 +35,8 @@ from torch import Tensor, nn
 from lucency import Scan, explain
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
-from lucency.engine.incremental import Incremental, traced
+from lucency.engine.graph import traced
+from lucency.engine.incremental import Incremental
 from lucency.masks import Patches
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Constant

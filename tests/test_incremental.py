@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from lucency import Scan, explain
 from lucency.classifier import Question
 from lucency.engine import Engine, scorer
-from lucency.engine.incremental import Bounded, Incremental, traced
+from lucency.engine.graph import Bounded, traced
+from lucency.engine.incremental import Incremental
 from lucency.masks import Patches
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Blur, Constant, Removal

@@ -17,7 +17,8 @@ from torch import Tensor, fx
 
 from lucency.classifier import Classifier, Question
 from lucency.engine.footprint import SHARE, Footprint, free_memory
-from lucency.engine.incremental import Incremental, traced
+from lucency.engine.graph import traced
+from lucency.engine.incremental import Incremental
 from lucency.engine.pieces import Pieces
 from lucency.engine.scorer import BATCH, Scorer
 from lucency.errors import ModelError, ParameterError

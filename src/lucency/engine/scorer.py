@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lucency.engine.incremental import Incremental, Pair, Plan
+from lucency.engine.incremental import Incremental, Plan
+from lucency.engine.windows import Pair
 from lucency.errors import ran_out_of_memory
 
 if TYPE_CHECKING:

@@ -1,0 +1,118 @@
+"""Operators that make one map of several: sums, concatenations."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from lucency.engine.operators.base import Operator, Running, Site, function
+from lucency.engine.windows import put
+
+
+class Joint(Operator):
+    """A function of the numbers at the same place of two maps of one size.
+
+    Args:
+        site: where it is called.
+        sources: the two nodes.
+        work: takes both, and where to write.
+    """
+
+    pixelwise = True
+
+    def __init__(self, site: Site, sources: Sequence[fx.Node], work: Callable[..., Tensor]) -> None:
+        super().__init__(site, sources)
+        self.work = work
+
+    def compute(self, inputs: Sequence[Tensor], free: Sequence[bool]) -> Tensor:
+        out = next((x for x, mine in zip(inputs, free, strict=True) if mine), None)
+        return self.work(*inputs, out=out)
+
+
+@function(operator.add, operator.iadd, torch.add)
+def add(site: Site, input: fx.Node, other: fx.Node) -> Operator | None:
+    return joint(site, input, other, torch.add)
+
+
+def joint(site: Site, one: fx.Node, other: fx.Node, work: Callable[..., Tensor]) -> Operator | None:
+    """``work`` on two maps of one size and one scale."""
+    if not (site.is_map(one) and site.is_map(other)):
+        return None
+    alike = site.size(one) == site.size(other) and site.axes[one] == site.axes[other]
+    return Joint(site, [one, other], work) if alike and site.scale[one] == site.scale[other] else None
+
+
+class Concatenation(Operator):
+    """The channels of several maps behind one another.
+
+    In a DenseNet each layer reads all layers before it. What it reads is kept in one buffer that has room for all, and
+    each layer only adds its own part: ``longest`` is, for each way of beginning, the concatenation that goes on most.
+
+    Attributes:
+        parts: the sources; where the first is a concatenation itself, its parts.
+        longer: all concatenations that begin with the same parts, the shortest first.
+    """
+
+    fresh = False
+
+    def __init__(self, site: Site, sources: Sequence[fx.Node]) -> None:
+        super().__init__(site, sources)
+        self.ends = torch.tensor([site.size(s)[0] for s in sources]).cumsum(0).tolist()
+        self.parts: tuple[fx.Node, ...] = tuple(sources)
+        self.longer: list[fx.Node] = [site.node]
+
+    def run(self, running: Running, node: fx.Node) -> Tensor:
+        """A view of the buffer that holds the longest concatenation with the same beginning."""
+        windows = running.windowed(node)
+        longest = [n for n in self.longer if running.windowed(n) == windows][-1]
+        if longest not in running.buffers:
+            clean = running.clean(longest)
+            running.buffers[longest] = (
+                running.gathered(longest, running.places[longest])
+                if windows
+                else clean.new_empty(len(running.group), *clean.shape[2:], clean.shape[1]),
+                0,
+            )
+        buffer, filled = running.buffers[longest]
+        for part, start, end in zip(self.sources, [0, *self.ends], self.ends, strict=False):
+            if end <= filled:
+                continue
+            room = buffer[..., start:end]
+            if windows:
+                place = running.places[part]
+                put(room, running.places[longest], running.windows(part).permute(0, 2, 3, 1), place)
+            else:
+                room.copy_(running.whole(part).permute(0, 2, 3, 1))
+        end = self.ends[-1]
+        running.buffers[longest] = (buffer, max(end, filled))
+        if windows:
+            outer, inner = running.places[longest], running.places[node]
+            top, left = inner.top - outer.top, inner.left - outer.left
+            buffer = buffer[:, top : top + inner.height, left : left + inner.width]
+        if longest is node:
+            del running.buffers[longest]
+        return buffer[..., :end].permute(0, 3, 1, 2)
+
+
+@function(torch.cat, torch.concat)
+def concatenate(site: Site, tensors: Sequence[fx.Node], dim: int = 0) -> Operator | None:
+    if not all(site.is_map(t) for t in tensors):
+        return None
+    first = tensors[0]
+    alike = all(site.axes[t] == site.axes[first] and site.scale[t] == site.scale[first] for t in tensors)
+    return Concatenation(site, tensors) if alike and site.axis(first, dim) == 1 else None
+
+
+def link(operators: dict[fx.Node, Operator]) -> None:
+    """Tells each concatenation which others go on from it."""
+    found = {node: how for node, how in operators.items() if isinstance(how, Concatenation)}
+    for how in found.values():
+        first, *rest = how.sources
+        before = found.get(first)
+        how.parts = (*(before.parts if before else (first,)), *rest)
+    for how in found.values():
+        longer = [node for node, other in found.items() if other.parts[: len(how.parts)] == how.parts]
+        how.longer = sorted(longer, key=lambda node: len(found[node].parts))
