@@ -104,7 +104,8 @@ def test_explain_leaves_everything(lucency: Any, model: str, scan: str, tmp_path
         "report.html",
         "explanation.lucency",
     }
-    assert {f.name for f in (tmp_path / "new" / "out").iterdir()} == {Path(f).name for f in found["files"]}
+    left = {f.name for f in (tmp_path / "new" / "out").iterdir()}
+    assert left == {"lucency.json", *(Path(f).name for f in found["files"])}
     heatmap = np.load(tmp_path / "new" / "out" / "heatmap.npy")
     assert heatmap.shape == (64, 96)
     kept = Explanation.load(tmp_path / "new" / "out" / "explanation.lucency")
@@ -337,7 +338,12 @@ def test_compare_keeps_what_succeeds(lucency: Any, model: str, scan: str, tmp_pa
     assert 0 <= rise["truth"]["mass"] <= 1
     assert "MoRF AOPC" in rise
     assert "no convolution" in gradcam["error"]
-    assert {f.name for f in (tmp_path / "o").iterdir()} == {"comparison.html", "comparison.json", "rise.lucency"}
+    assert {f.name for f in (tmp_path / "o").iterdir()} == {
+        "comparison.html",
+        "comparison.json",
+        "lucency.json",
+        "rise.lucency",
+    }
     page = (tmp_path / "o" / "comparison.html").read_text()
     assert "RISE" in page
     assert "no convolution" in page
@@ -399,7 +405,7 @@ def test_evaluate_maps_and_methods(lucency: Any, model: str, scan: str, tmp_path
     assert code == 0
     curves = {(c["map"], c["kind"]): c for c in json.loads(out)["curves"]}
     assert curves["good", "MoRF"]["aopc"]["value"] > curves["bad", "MoRF"]["aopc"]["value"] + 0.1
-    assert {f.name for f in (tmp_path / "o").iterdir()} == {"curves.png", "evaluation.json"}
+    assert {f.name for f in (tmp_path / "o").iterdir()} == {"curves.png", "evaluation.json", "lucency.json"}
     code, out, _ = lucency("evaluate", scan, maps[0], "--model", model, *arguments)
     assert code == 0
     assert "higher is better" in out

@@ -62,7 +62,7 @@ def benchmark_trust(
     """
     import time
 
-    from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress
+    from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say
     from lucency.cli.folder import results
     from lucency.cli.trust_page import markdown, tables
     from lucency.errors import ParameterError
@@ -88,17 +88,17 @@ def benchmark_trust(
                 file.flush()
                 bar.share(len(rows) / total, f"{row['case']}, {row['method'] or row['removal']}")
     command = "lucency " + " ".join(context.obj)
-    with results(folder) as place:
+    with results(folder, "benchmark-trust") as place:
         page = markdown(rows, command)
         (place / "trust.md").write_text(page)
         (place / "trust.json").write_text(json.dumps(tables(rows), indent=1) + "\n")
     if as_json:
         print_json({**tables(rows), "rows": len(rows), "of": len(tasks)})
         return
-    out.print(page)
-    out.print(f"{len(rows)} of {len(tasks)} rows. Wrote rows.jsonl, trust.json, trust.md to {folder}")
+    say(page)
+    say(f"{len(rows)} of {len(tasks)} rows. Wrote rows.jsonl, trust.json, trust.md to {folder}")
     if tables(rows)["recommendation"] is None:
-        out.print("Too few phantoms for a recommendation yet; run the same command again.")
+        say("Too few phantoms for a recommendation yet; run the same command again.")
 
 
 def contestants(methods: str, removals: str) -> list[tuple[str, str, Method]]:

@@ -63,7 +63,7 @@ def compare(
     page with its reason. --budget is for each method. Ctrl-C leaves out what is not done yet.
     """
     from lucency import explain, read_scan
-    from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress
+    from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say
     from lucency.cli.folder import results
     from lucency.cli.model import classifier_named
     from lucency.engine import Engine
@@ -79,7 +79,7 @@ def compare(
     compared: list[Compared] = []
     random = None
 
-    with results(folder) as place, progress() as bar, cancelled_by_ctrl_c() as cancelled:
+    with results(folder, "compare") as place, progress() as bar, cancelled_by_ctrl_c() as cancelled:
         films = place / "films"
         films.mkdir()
         for i, how in enumerate(hows, 1):
@@ -148,8 +148,8 @@ def compare(
     else:
         for row in rows:
             said = f"failed: {row['error']}" if row["error"] else f"{row['evaluations']} evaluations"
-            out.print(f"[bold]{row['method']}[/bold]  {said}" + ("" if row["error"] else f", {row['seconds']:.1f} s"))
-        out.print(f"Open {folder / 'comparison.html'}")
+            say((row["method"], "bold"), f"  {said}" + ("" if row["error"] else f", {row['seconds']:.1f} s"))
+        say(f"Open {folder / 'comparison.html'}")
     if cancelled.is_set():
         raise typer.Exit(INTERRUPTED)
 

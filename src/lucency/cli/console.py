@@ -12,12 +12,32 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from lucency.privacy import printable
 
 if TYPE_CHECKING:
     from lucency.methods import Step
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False)
+# Names of classes, files and layers come from strangers: nothing in them is markup.
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def line(*parts: str | tuple[str, str]) -> Text:
+    """Words, and ``(words, style)`` pairs, on their way to a terminal that nothing in them can steer."""
+    pairs = [(part, "") if isinstance(part, str) else part for part in parts]
+    return Text.assemble(*((printable(words), style) for words, style in pairs))
+
+
+def say(*parts: str | tuple[str, str]) -> None:
+    """A line on stdout."""
+    out.print(line(*parts))
+
+
+def tell(sentence: str) -> None:
+    """A sentence on stderr, for what is beside the result."""
+    err.print(line(sentence), soft_wrap=True)
 
 
 def print_json(record: Mapping[str, Any] | list[Any]) -> None:
@@ -45,7 +65,7 @@ class Bar:
 
     def start(self, title: str) -> None:
         """A new piece of work begins."""
-        self._progress.reset(self._task, description=title, note="")
+        self._progress.reset(self._task, description=printable(title), note="")
 
     def step(self, step: Step) -> None:
         """Shows how far the method is."""
@@ -53,22 +73,22 @@ class Bar:
 
     def share(self, done: float, note: str = "") -> None:
         """Shows how far anything else is, 0..1."""
-        self._progress.update(self._task, completed=done, note=note)
+        self._progress.update(self._task, completed=done, note=printable(note))
 
     def note(self, note: str) -> None:
         """Shows what is being done, where nobody knows how much there is."""
-        self._progress.update(self._task, note=note)
+        self._progress.update(self._task, note=printable(note))
 
 
 @contextmanager
 def progress() -> Iterator[Bar]:
     """A bar on stderr where a person watches it, and silence elsewhere."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as shown:
         yield Bar(shown)

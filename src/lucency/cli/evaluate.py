@@ -57,7 +57,7 @@ def evaluate(
     """
     from lucency import evaluate as run
     from lucency import explain, read_scan
-    from lucency.cli.console import out, print_json, progress
+    from lucency.cli.console import out, print_json, progress, say
     from lucency.cli.folder import results
     from lucency.cli.model import classifier_named
     from lucency.cli.settings import removal_named
@@ -97,7 +97,7 @@ def evaluate(
         if folder is not None:
             from lucency.render.curves import save_curves
 
-            with results(folder) as place:
+            with results(folder, "evaluate") as place:
                 (place / "evaluation.json").write_text(json.dumps(evaluation.as_dict()) + "\n")
                 save_curves(evaluation, place / "curves.png")
             files = [folder / "curves.png", folder / "evaluation.json"]
@@ -105,10 +105,10 @@ def evaluate(
     if as_json:
         print_json({**evaluation.as_dict(), "files": [str(f) for f in files]})
         return
-    out.print(f"{evaluation.question.label}: {evaluation.clean:.3f} on the untouched scan ({engine.classifier.name})")
+    say(f"{evaluation.question.label}: {evaluation.clean:.3f} on the untouched scan ({engine.classifier.name})")
     out.print(table(evaluation))
     if files:
-        out.print(f"Wrote {', '.join(f.name for f in files)} to {folder}")
+        say(f"Wrote {', '.join(f.name for f in files)} to {folder}")
 
 
 def named(text: str | None) -> list[str]:
@@ -136,16 +136,20 @@ def table(evaluation: Evaluation) -> Any:
     """One row for each map: its numbers, each with the half width of its 95 % interval."""
     from rich.table import Table
 
+    from lucency.cli.console import line
+
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("map")
     found: list[Kind] = list(dict.fromkeys(curve.kind for curve in evaluation.curves if curve.kind != "random"))
     measures = {curve.kind: (curve.measure, curve.better) for curve in evaluation.curves}
     for kind in found or ["random"]:
         measure, better = measures[kind]
-        shown.add_column(f"{kind} {measure}\n[dim]{better} is better[/dim]", justify="right")
+        shown.add_column(line(f"{kind} {measure}\n", (f"{better} is better", "dim")), justify="right")
     for row in evaluation.table():
         numbers = [row.get(kind, row.get("random") if kind == "MoRF" else None) for kind in found or ["random"]]
-        shown.add_row(row["map"], *("" if n is None else f"{n.value:.3f} ± {n.high - n.value:.3f}" for n in numbers))
+        shown.add_row(
+            line(row["map"]), *("" if n is None else f"{n.value:.3f} ± {n.high - n.value:.3f}" for n in numbers)
+        )
     return shown
 
 

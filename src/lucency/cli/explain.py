@@ -28,6 +28,8 @@ from lucency.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from lucency.checks.out_of_distribution import OutOfDistribution
     from lucency.explanation import Explanation
     from lucency.render import Recorder
@@ -179,8 +181,8 @@ def explain(
     if as_json:
         print_json(record(explanation, picture.notices, files))
     else:
-        for line in sentences(explanation, picture.notices, files):
-            out.print(line)
+        for said in sentences(explanation, picture.notices, files):
+            out.print(said)
     if cancelled.is_set():
         raise typer.Exit(INTERRUPTED)
 
@@ -204,7 +206,7 @@ def _write(
     from lucency.cli.folder import results
     from lucency.render import save_animation, save_overlay, save_report
 
-    with results(folder) as place:
+    with results(folder, "explain") as place:
         np.save(place / "heatmap.npy", explanation.heatmap)
         explanation.save(place / "explanation.lucency")
         save_overlay(explanation, place / "overlay.png")
@@ -241,9 +243,9 @@ def record(explanation: Explanation, notices: tuple[str, ...], files: list[Path]
     }
 
 
-def sentences(explanation: Explanation, notices: tuple[str, ...], files: list[Path]) -> list[str]:
+def sentences(explanation: Explanation, notices: tuple[str, ...], files: list[Path]) -> list[Text]:
     """The same for a reader."""
-    from rich.markup import escape
+    from lucency.cli.console import line
 
     about = explanation.provenance
     where = ", ".join(
@@ -254,19 +256,19 @@ def sentences(explanation: Explanation, notices: tuple[str, ...], files: list[Pa
     if about["gradients"]:
         cost += f", {about['gradients']} gradients"
     how = about["method"]["title"] + (f" with removal {explanation.removal}" if explanation.removal else "")
-    lines = [f"Note: {notice}" for notice in notices]
+    lines = [line(f"Note: {notice}") for notice in notices]
     lines += [
-        f"[bold]{explanation.target}[/bold]: probability {explanation.probability:.3f} ({about['model']['name']})",
-        f"Strongest evidence at {where} ({how}; {cost}; {about['seconds']:.1f} s)",
+        line((explanation.target, "bold"), f": probability {explanation.probability:.3f} ({about['model']['name']})"),
+        line(f"Strongest evidence at {where} ({how}; {cost}; {about['seconds']:.1f} s)"),
     ]
-    lines += [f"{name}: {_number(value)}" for name, value in explanation.facts.items()]
+    lines += [line(f"{name}: {_number(value)}") for name, value in explanation.facts.items()]
     if not explanation.complete:
-        lines.append("Stopped early: this is the map so far.")
+        lines.append(line("Stopped early: this is the map so far."))
     if explanation.verdict:
-        lines.append(f"[bold]Verdict:[/bold] {escape(explanation.verdict['text'])}")
+        lines.append(line(("Verdict:", "bold"), f" {explanation.verdict['text']}"))
     if files:
-        lines.append(f"Wrote {', '.join(file.name for file in files)} to {files[0].parent}")
-        lines.append(f"Open {files[0].parent / 'report.html'}")
+        lines.append(line(f"Wrote {', '.join(file.name for file in files)} to {files[0].parent}"))
+        lines.append(line(f"Open {files[0].parent / 'report.html'}"))
     return lines
 
 

@@ -71,7 +71,7 @@ def layers(
 
 def _of_scan(engine: Engine, path: Path, layer: list[str] | None, top: int, folder: Path | None, as_json: bool) -> None:
     from lucency import read_scan
-    from lucency.cli.console import out, print_json, progress
+    from lucency.cli.console import print_json, progress, say
     from lucency.methods.units import look_into
     from lucency.render import contact
 
@@ -90,16 +90,16 @@ def _of_scan(engine: Engine, path: Path, layer: list[str] | None, top: int, fold
         return
     for unit in units:
         shape = " x ".join(map(str, unit.activations.shape))
-        out.print(f"[bold]{unit.layer}[/bold]  map {unit.unit} of {shape}, activation {unit.activation:.4g}")
+        say((unit.layer, "bold"), f"  map {unit.unit} of {shape}, activation {unit.activation:.4g}")
     if files:
-        out.print(f"Wrote layers.png to {folder}")
+        say(f"Wrote layers.png to {folder}")
 
 
 def _of_folder(
     engine: Engine, place: Path, layer: str, unit: int, top: int, folder: Path | None, as_json: bool
 ) -> None:
     from lucency import LucencyError, read_scan
-    from lucency.cli.console import out, print_json, progress
+    from lucency.cli.console import print_json, progress, say
     from lucency.errors import ScanError
     from lucency.methods.units import strongest_scans
     from lucency.render import contact
@@ -131,11 +131,12 @@ def _of_folder(
         return
     for picture, one in found:
         where = ", ".join(f"{start}-{stop}" for start, stop in one.box)
-        out.print(f"[bold]{picture.source}[/bold]  activation {one.activation:.4g}, patch {where} of the model's grid")
+        source = Path(picture.source).name
+        say((source, "bold"), f"  activation {one.activation:.4g}, patch {where} of the model's grid")
     if skipped:
-        out.print(f"Not read: {', '.join(skipped)}")
+        say(f"Not read: {', '.join(skipped)}")
     if files:
-        out.print(f"Wrote scans.png to {folder}")
+        say(f"Wrote scans.png to {folder}")
 
 
 def _sheet(folder: Path | None, name: str, make: Callable[[], Any]) -> list[str]:
@@ -144,7 +145,7 @@ def _sheet(folder: Path | None, name: str, make: Callable[[], Any]) -> list[str]
 
     if folder is None:
         return []
-    with results(folder) as place:
+    with results(folder, "layers") as place:
         save_sheet(make(), place / name)
     return [str(folder / name)]
 

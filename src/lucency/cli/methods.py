@@ -9,7 +9,7 @@ from lucency.cli.options import AsJson
 
 def methods(as_json: AsJson = False) -> None:
     """List the methods, their papers and their parameters."""
-    from lucency.cli.console import out, print_json
+    from lucency.cli.console import print_json, say
     from lucency.cli.settings import removal_named, words
     from lucency.explanation import describe
     from lucency.methods import METHODS
@@ -30,16 +30,14 @@ def methods(as_json: AsJson = False) -> None:
         print_json(found)
         return
     for row in found:
-        needs = "  [dim](needs gradients)[/dim]" if row["needs_gradients"] else ""
-        out.print(f"[bold]{row['name']}[/bold]  {row['title']}, {row['paper']}{needs}")
+        needs = "  (needs gradients)" if row["needs_gradients"] else ""
+        say((row["name"], "bold"), f"  {row['title']}, {row['paper']}", (needs, "dim"))
         shown = "  ".join(f"{key}={_short(value)}" for key, value in row["parameters"].items())
-        out.print(f"  [dim]{shown}[/dim]" if shown else "  [dim]no parameters[/dim]")
-    out.print("\nChange a parameter with --set, as in: lucency explain SCAN --method occlusion --set patch=24")
-    out.print(
-        "\nWhat stands where something was removed (--removal NAME), and what that costs beside the model's work:"
-    )
+        say((f"  {shown or 'no parameters'}", "dim"))
+    say("\nChange a parameter with --set, as in: lucency explain SCAN --method occlusion --set patch=24")
+    say("\nWhat stands where something was removed (--removal NAME), and what that costs beside the model's work:")
     for removal in map(removal_named, words(Removal)):
-        out.print(f"  [bold]{removal.name}[/bold]  {removal.cost}{'' if removal.deterministic else ', random'}")
+        say("  ", (removal.name, "bold"), f"  {removal.cost}{'' if removal.deterministic else ', random'}")
 
 
 def _short(value: Any) -> str:

@@ -11,19 +11,19 @@ from lucency.cli.options import AsJson
 def models(as_json: AsJson = False) -> None:
     """List the shipped classifiers, what they read and how well."""
     from lucency.classifier.loading import available_models
-    from lucency.cli.console import out, print_json
+    from lucency.cli.console import print_json, say
 
     found = available_models()
     if as_json:
         print_json(found)
         return
     for about in found:
-        out.print(f"[bold]{about['name']}[/bold]  {about['architecture']}, {' x '.join(map(str, about['input_size']))}")
-        out.print(f"  classes: {', '.join(about['classes'])}")
+        say((about["name"], "bold"), f"  {about['architecture']}, {' x '.join(map(str, about['input_size']))}")
+        say(f"  classes: {', '.join(about['classes'])}")
         for line in _auc(about.get("results", {})):
-            out.print(f"  {line}")
-        out.print(f"  [dim]model card: {about['card']}[/dim]")
-    out.print("\nOther models: a file (.onnx, TorchScript, .pt2) or torchxrayvision:NAME.")
+            say(f"  {line}")
+        say((f"  model card: {about['card']}", "dim"))
+    say("\nOther models: a file (.onnx, TorchScript, .pt2) or torchxrayvision:NAME.")
 
 
 def _auc(results: Mapping[str, Any]) -> list[str]:

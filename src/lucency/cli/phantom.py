@@ -48,7 +48,7 @@ def phantom(
     import numpy as np
     from PIL import Image
 
-    from lucency.cli.console import out, print_json
+    from lucency.cli.console import print_json, say
     from lucency.cli.folder import results
     from lucency.phantom import simulate
 
@@ -58,7 +58,7 @@ def phantom(
         "fluid_pixels": int((made.truth_mm > 0).sum()),
         "deepest_fluid_mm": float(made.truth_mm.max()),
     }
-    with results(folder) as place:
+    with results(folder, "phantom") as place:
         grey = (made.image.clip(0, 1) * 65535).round().astype(np.uint16)
         Image.fromarray(grey).save(place / "scan.png")
         np.save(place / "scan.npy", made.image)
@@ -71,6 +71,6 @@ def phantom(
         print_json({**about, "files": [str(folder / name) for name in names]})
         return
     fluid = f"{volume:g} ml of fluid, {side.value}" if volume else "no fluid"
-    out.print(f"A phantom from seed {seed}: {about['view']}, {size} x {size} pixels, {fluid}")
-    out.print(f"Fluid in {about['fluid_pixels']} pixels, at most {about['deepest_fluid_mm']:.0f} mm along a ray")
-    out.print(f"Wrote {', '.join(names)} to {folder}")
+    say(f"A phantom from seed {seed}: {about['view']}, {size} x {size} pixels, {fluid}")
+    say(f"Fluid in {about['fluid_pixels']} pixels, at most {about['deepest_fluid_mm']:.0f} mm along a ray")
+    say(f"Wrote {', '.join(names)} to {folder}")

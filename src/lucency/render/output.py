@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing pictures and pages: whole or not at all, in a format that is told by the suffix."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lucency.errors import OutputError
+from lucency.writing import whole
 
 
 @contextmanager
@@ -19,15 +20,5 @@ def written(path: str | Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     path = Path(path)
     if path.suffix.lower() not in suffixes:
         raise OutputError(f"{path.name} cannot be written in that format; use one of {', '.join(suffixes)}.")
-    # The suffix stays last: writers tell the format from it.
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
-    try:
-        # A place that cannot be written is found out before the work, and not by a writer that says it badly.
-        part.touch()
+    with whole(path) as part:
         yield part
-        part.replace(path)
-    except OSError as error:
-        why = error.strerror or next(iter(str(error).splitlines()), "no reason given")
-        raise OutputError(f"{path} cannot be written ({why}); free space or choose another place.") from error
-    finally:
-        part.unlink(missing_ok=True)
