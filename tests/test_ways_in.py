@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bad_inputs import SIZE, Net, program
-from lucency import load_classifier, plugins
+from lucency import Scan, load_classifier, plugins
 from lucency.classifier import Classifier
 from lucency.cli.model import classifier_named
 from lucency.errors import ModelError
@@ -107,3 +109,27 @@ def test_a_description_names_its_model(tmp_path: Path, monkeypatch: pytest.Monke
 def test_weights_belong_to_a_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds its own weights"):
         load_classifier(program(tmp_path / "m.pt2"), weights="w.safetensors")
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "cubic"])
+def test_a_scan_is_cropped_and_resampled_as_pictures_are(interpolation: Any) -> None:
+    """224 pixels out of the middle of 256, as everything trained on ImageNet sees them; against Pillow."""
+    small = np.random.default_rng(0).uniform(0, 255, (6, 5)).astype(np.uint8)
+    film = Image.fromarray(small).resize((500, 600), Image.Resampling.BICUBIC)
+    classifier = load_classifier(
+        Net(), input_size=(224, 224), fit="crop", crop_share=224 / 256, interpolation=interpolation, clip=True
+    )
+    scan = Scan.from_array(np.array(film), value_range=(0, 255))
+    kind = Image.Resampling.BICUBIC if interpolation == "cubic" else Image.Resampling.BILINEAR
+    theirs = np.asarray(film.resize((256, 307), kind), np.float32)[41 : 41 + 224, 16 : 16 + 224] / 255
+    ours = classifier.prepare(scan)[0].numpy()
+    assert ours.shape == theirs.shape
+    # Half a pixel of the film, where their crop falls between two, and 8 bits.
+    assert np.abs(ours - theirs).max() < 0.02
+    assert np.abs(ours - theirs).mean() < 0.005
+
+
+@pytest.mark.parametrize(("option", "value"), [("crop_share", 0), ("crop_share", "all"), ("interpolation", "bicubic")])
+def test_odd_croppings_are_refused(option: str, value: object) -> None:
+    with pytest.raises(ModelError, match=option):
+        load_classifier(Net(), input_size=SIZE, **{option: value})  # type: ignore[arg-type]

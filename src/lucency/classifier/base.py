@@ -17,6 +17,7 @@ from lucency.scan import Scan
 
 Outputs = Literal["logits", "probabilities"]
 Fit = Literal["stretch", "crop", "pad"]
+Interpolation = Literal["linear", "cubic", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Frame:
     scan_shape: tuple[int, ...]
     margins: tuple[tuple[int, int], ...]
     grid: tuple[int, ...]
+    interpolation: Interpolation = "linear"
 
     @property
     def box_shape(self) -> tuple[int, ...]:
@@ -47,9 +49,9 @@ class Frame:
         return [sign * m for pair in reversed(self.margins) for m in pair]
 
     def to_grid(self, pixels: Tensor) -> Tensor:
-        """Scan pixels ``[C, *scan_shape]`` -> ``[C, *grid]``; bilinear (trilinear) with antialiasing in 2-D."""
+        """Scan pixels ``[C, *scan_shape]`` -> ``[C, *grid]``, with antialiasing in 2-D unless the nearest are taken."""
         boxed = F.pad(pixels, self._pads(1))
-        return _resample(boxed[None], self.grid)[0]
+        return _resample(boxed[None], self.grid, self.interpolation)[0]
 
     def to_scan(self, heatmap: Tensor) -> Tensor:
         """A map ``[*grid]`` -> ``[*scan_shape]``, linear, zero where the model did not look."""
@@ -68,11 +70,14 @@ class Frame:
         )
 
 
-def _resample(batch: Tensor, size: tuple[int, ...]) -> Tensor:
+def _resample(batch: Tensor, size: tuple[int, ...], interpolation: Interpolation = "linear") -> Tensor:
     if tuple(batch.shape[2:]) == tuple(size):
         return batch
+    if interpolation == "nearest":
+        return F.interpolate(batch, size=size, mode="nearest-exact")
     if len(size) == 2:
-        return F.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
+        mode = "bicubic" if interpolation == "cubic" else "bilinear"
+        return F.interpolate(batch, size=size, mode=mode, align_corners=False, antialias=True)
     return F.interpolate(batch, size=size, mode="trilinear", align_corners=False)
 
 
@@ -89,7 +94,10 @@ class Classifier:
         outputs: whether the K numbers are logits or probabilities.
         exclusive: whether classes exclude each other (softmax) or not (a sigmoid each).
         fit: how a scan of another aspect ratio meets ``input_size``: stretch, crop to the centre, or pad.
-        clip: cut display values to 0..1 first, as for a model trained on 8-bit images.
+        crop_share: the share of the sides that is kept, about the centre, where a model saw resized pictures cropped
+            (224 of 256 pixels: 0.875).
+        interpolation: how the scan is resampled to ``input_size``; cubic is for 2-D scans.
+        clip: cut display values to 0..1, as for a model trained on 8-bit images.
         module: the network behind ``forward``, when there is one; it enables gradients and layers.
         fingerprint: a hash that identifies the weights.
 
@@ -111,6 +119,8 @@ class Classifier:
         outputs: Outputs = "logits",
         exclusive: bool = True,
         fit: Fit = "stretch",
+        crop_share: float = 1.0,
+        interpolation: Interpolation = "linear",
         clip: bool = False,
         module: nn.Module | None = None,
         card: str = "",
@@ -126,6 +136,8 @@ class Classifier:
         self.outputs: Outputs = outputs
         self.exclusive = exclusive
         self.fit: Fit = fit
+        self.crop_share = float(crop_share)
+        self.interpolation: Interpolation = interpolation
         self.clip = clip
         self.module = module
         self.card = card
@@ -154,15 +166,14 @@ class Classifier:
                 f"{self.name} reads {len(self.input_size)}-D scans and this one is {len(shape)}-D; "
                 "pick a slice or another model."
             )
-        if self.fit == "stretch":
-            return Frame(shape, ((0, 0),) * len(shape), self.input_size)
         ratios = [n / g for n, g in zip(shape, self.input_size, strict=True)]
-        scale = min(ratios) if self.fit == "crop" else max(ratios)
+        if self.fit != "stretch":
+            ratios = [min(ratios) if self.fit == "crop" else max(ratios)] * len(ratios)
         margins = []
-        for n, g in zip(shape, self.input_size, strict=True):
-            extra = round(g * scale) - n
+        for n, g, ratio in zip(shape, self.input_size, ratios, strict=True):
+            extra = max(1, round(g * ratio * self.crop_share)) - n
             margins.append((extra // 2, extra - extra // 2))
-        return Frame(shape, tuple(margins), self.input_size)
+        return Frame(shape, tuple(margins), self.input_size, self.interpolation)
 
     def prepare(self, scan: Scan) -> Tensor:
         """The scan on the model's input grid: float32 ``[C, *grid]``, display values, not yet normalised.
@@ -174,6 +185,9 @@ class Classifier:
         if self.clip:
             pixels = pixels.clamp(0.0, 1.0)
         pixels = self.frame(scan).to_grid(pixels)
+        if self.clip and self.interpolation == "cubic":
+            # A cubic overshoots at edges.
+            pixels = pixels.clamp(0.0, 1.0)
         if self.channels is not None and pixels.shape[0] != self.channels:
             if pixels.shape[0] != 1:
                 raise ModelError(

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lucency.classifier.base import Classifier, Fit, Outputs
+from lucency.classifier.base import Classifier, Fit, Interpolation, Outputs
 from lucency.classifier.named import WAYS, opened
 from lucency.classifier.onnx import open_onnx
 from lucency.classifier.program import open_program
@@ -32,6 +32,8 @@ DEFAULTS: dict[str, Any] = {
     "outputs": "logits",
     "exclusive": True,
     "fit": "stretch",
+    "crop_share": 1.0,
+    "interpolation": "linear",
     "clip": False,
     "input_size": None,
     "channels": None,
@@ -57,6 +59,8 @@ def load_classifier(
     outputs: Outputs | None = None,
     exclusive: bool | None = None,
     fit: Fit | None = None,
+    crop_share: float | None = None,
+    interpolation: Interpolation | None = None,
     clip: bool | None = None,
     weights: str | Path | None = None,
     trust: bool = False,
@@ -74,6 +78,7 @@ def load_classifier(
         channels: channels that it wants; found from the first convolution of a module, or from the graph of a file.
         mean, std: normalisation of display values (0 and 1), see :class:`Classifier`.
         outputs, exclusive, fit, clip: see :class:`Classifier` (logits, true, stretch, false).
+        crop_share, interpolation: see :class:`Classifier` (1, linear).
         weights: a safetensors file of trained weights for a named architecture (``"timm:resnet18"``).
         trust: open a file that can act on this machine when it is loaded or runs (TorchScript, ``.pt2``).
 
@@ -88,6 +93,8 @@ def load_classifier(
         "outputs": outputs,
         "exclusive": exclusive,
         "fit": fit,
+        "crop_share": crop_share,
+        "interpolation": interpolation,
         "clip": clip,
         "input_size": input_size,
         "channels": channels,
@@ -130,7 +137,11 @@ def _sensible(given: dict[str, Any]) -> None:
     Raises:
         ModelError: naming the option.
     """
-    for option, allowed in (("outputs", get_args(Outputs)), ("fit", get_args(Fit))):
+    for option, allowed in (
+        ("outputs", get_args(Outputs)),
+        ("fit", get_args(Fit)),
+        ("interpolation", get_args(Interpolation)),
+    ):
         if given[option] not in allowed:
             raise ModelError(f"{option} is {given[option]!r}; say {' or '.join(map(repr, allowed))}.")
     size = given["input_size"]
@@ -139,6 +150,9 @@ def _sensible(given: dict[str, Any]) -> None:
     for option in ("mean", "std"):
         if not _numbers(given[option]):
             raise ModelError(f"{option} is {given[option]!r}; give one number for each channel, such as (0.5,).")
+    share = given["crop_share"]
+    if not (_numbers((share,)) and 0 < share <= 1):
+        raise ModelError(f"crop_share is {share!r}; give the share of each side that is kept, above 0 and at most 1.")
     if 0 in tuple(given["std"]):
         raise ModelError("std is 0 for a channel; give the spread that the network was trained with.")
 
