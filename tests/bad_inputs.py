@@ -224,7 +224,7 @@ BAD_SCANS: list[Bad] = [
     ("a DICOM report", "report.dcm", lambda p: read_scan(without_pixels(p)), "holds no picture"),
     ("a transfer syntax that nothing decodes", "odd.dcm", lambda p: read_scan(unknown_syntax(p)), "cannot be decoded"),
     (
-        "a DICOM with a colour palette",
+        "a DICOM without its colour palette",
         "table.dcm",
         lambda p: read_scan(saved(dicom(ramp("uint8", 255), PhotometricInterpretation="PALETTE COLOR"), p)),
         "palette",

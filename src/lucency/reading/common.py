@@ -94,12 +94,15 @@ def made(
     value_range: tuple[float, float] | None,
     spacing: tuple[float, ...] | None = None,
     notices: tuple[str, ...] = (),
+    *,
+    view: str = "",
+    modality: str = "",
 ) -> Scan:
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and that is said below
         pixels = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-    if not bool(torch.isfinite(pixels).all()):
+    low, high = (float(end) for end in pixels.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ScanError(f"{path} has pixels that are NaN or infinite; repair or mask them before explaining.")
-    low, high = float(pixels.min()), float(pixels.max())
     if low == high:
         raise ScanError(f"{path} has the same value in every pixel; choose a scan that shows something.")
     if value_range is None:
@@ -108,4 +111,4 @@ def made(
     elif high <= value_range[0] or low >= value_range[1]:
         value_range = (low, high)
         notices += (f"the display window shows no pixel: shown from {low:g} to {high:g}",)
-    return Scan(pixels, value_range, spacing, str(path), notices)
+    return Scan(pixels, value_range, spacing, str(path), notices, view, modality)

@@ -1,0 +1,221 @@
+"""The parts of a DICOM file that a scan is made from: its header and one frame, taken within limits."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, Protocol
+
+from numpy.typing import NDArray
+
+from lucency.errors import ScanError
+from lucency.reading.common import not_too_large
+
+DEFLATED = "1.2.840.10008.1.2.1.99"
+IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+PIXEL_DATA = 0x7FE00010
+READS = 2_000_000
+"""A header of more reads than this is refused: some 600,000 elements, seconds of work and hundreds of megabytes."""
+HEADER = 64 * 2**20
+"""Bytes that a deflated header may inflate to."""
+VALUE, SEQUENCE, ITEMS = 2**18, 2**24, 200_000
+"""Bytes of one value, bytes of one sequence and items in it that are looked into."""
+
+
+class Stream(Protocol):
+    """What pydicom reads from."""
+
+    def read(self, count: int = -1) -> bytes: ...
+    def seek(self, offset: int, whence: int = 0) -> int: ...
+    def tell(self) -> int: ...
+
+
+class Bounded:
+    """A file of which no more is asked than there is, and not without end: lengths in a header may lie."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self.file, self.size, self.reads = file, size, 0
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        self.reads += 1
+        if self.reads > READS:
+            raise ValueError("its header has no end")
+        left = max(self.size - self.file.tell(), 0)
+        return self.file.read(left if count < 0 else min(count, left))
+
+
+class Inflating:
+    """A deflated stream, inflated as far as it is read and never beyond ``limit`` bytes."""
+
+    def __init__(self, file: Stream, limit: int) -> None:
+        self.file, self.limit, self.at, self.reads = file, limit, 0, 0
+        self.decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
+        self.data = bytearray()
+
+    def read(self, count: int = -1) -> bytes:
+        self.reads += 1
+        if self.reads > READS:
+            raise ValueError("its header has no end")
+        end = min(self.limit if count < 0 else self.at + count, self.limit)
+        while len(self.data) < end and not self.decompressor.eof:
+            chunk = self.decompressor.unconsumed_tail or self.file.read(2**16)
+            if not chunk:
+                break
+            self.data += self.decompressor.decompress(chunk, end - len(self.data))
+        got = bytes(self.data[self.at : end])
+        self.at += len(got)
+        return got
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        assert whence == io.SEEK_SET
+        self.at = offset
+        return offset
+
+    def tell(self) -> int:
+        return self.at
+
+
+@dataclass(frozen=True)
+class Film:
+    """A header, and where the pixels lie.
+
+    Attributes:
+        header: the dataset without its pixels.
+        stream: positioned at the value of Pixel Data.
+        length: bytes of that value, ``None`` where it is encapsulated.
+        pixel_vr: its value representation.
+        syntax: UID of the transfer syntax.
+    """
+
+    name: str
+    header: Any
+    stream: Stream
+    length: int | None
+    pixel_vr: str
+    syntax: str
+
+    def get(self, keyword: str) -> Any:
+        """The value of an element of the header, ``None`` where there is none or it is empty.
+
+        Raises:
+            ScanError: when it is out of all proportion, because pydicom makes an object of each of its parts.
+        """
+        element = self.header.get_item(keyword)
+        raw = None if element is None else element.value
+        if isinstance(raw, bytes):
+            limit = SEQUENCE if keyword.endswith("Sequence") else VALUE
+            if len(raw) > limit or (keyword.endswith("Sequence") and raw.count(b"\xfe\xff\x00\xe0") > ITEMS):
+                raise ScanError(f"{self.name} is damaged: its {keyword} has no end; copy or export it again.")
+        value = self.header.get(keyword)
+        return None if value is None or (isinstance(value, str) and not value.strip()) else value
+
+    def number(self, keyword: str) -> float | None:
+        """The first value of a numeric element, ``None`` where there is none or it is no finite number."""
+        value = self.get(keyword)
+        try:
+            value = float(value[0] if isinstance(value, Sequence) and not isinstance(value, str) else value)
+        except (TypeError, ValueError, IndexError):
+            return None
+        return value if math.isfinite(value) else None
+
+    def word(self, keyword: str) -> str:
+        """The first value of an element of text, in capitals."""
+        value = self.get(keyword)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            value = value[0] if value else ""
+        return str(value or "").strip().upper()
+
+
+def opened(path: Path, file: IO[bytes]) -> Film:
+    """The film in a file that stays open as long as it is used."""
+    reading = importlib.import_module("pydicom.filereader")
+    stream: Stream = Bounded(file, path.stat().st_size)
+    # The meta group first: pydicom would inflate the whole of a deflated file, however much that is.
+    reading.read_preamble(stream, True)
+    meta = reading.read_dataset(stream, False, True, stop_when=lambda tag, vr, length: int(tag) >> 16 != 2)
+    syntax = str(meta.get("TransferSyntaxUID", "")) or IMPLICIT
+    if syntax == DEFLATED:
+        stream = Inflating(stream, HEADER)
+        header = reading.read_dataset(stream, False, True, stop_when=_at_pixels)
+        implicit, little = False, True
+    else:
+        stream.seek(0)
+        header = reading.read_partial(stream, _at_pixels, force=True)
+        implicit, little = header.original_encoding
+    order: Literal["little", "big"] = "little" if little else "big"
+    head = stream.read(8)
+    if (int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order)) != (0x7FE0, 0x0010):
+        return Film(str(path), header, stream, 0, "", syntax)
+    vr = "OW" if implicit else head[4:6].decode("ascii", "replace")
+    wide = stream.read(4) if vr in ("OB", "OW", "UN") and not implicit else b""
+    length = int.from_bytes(wide or head[4 if implicit else 6 : 8], order)
+    if not meta.get("TransferSyntaxUID") and not implicit:
+        syntax = EXPLICIT if little else BIG_ENDIAN
+    return Film(str(path), header, stream, None if length == 0xFFFFFFFF else length, vr, syntax)
+
+
+def _at_pixels(tag: Any, vr: str | None, length: int) -> bool:
+    return int(tag) in (0x7FE00008, 0x7FE00009, PIXEL_DATA)
+
+
+def held(dataset: Any, name: str) -> Film:
+    """The film in a dataset in memory."""
+    pydicom = importlib.import_module("pydicom")
+    # Neither pixels nor sequences are copied, and what is written to the header does not reach the caller's dataset.
+    elements = {tag: dataset.get_item(tag) for tag in dataset.keys() if tag != PIXEL_DATA}  # noqa: SIM118
+    header = pydicom.Dataset(elements)
+    implicit, little = dataset.original_encoding
+    header.set_original_encoding(implicit, little is not False, "iso8859")
+    syntax = str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", "") or IMPLICIT)
+    if PIXEL_DATA not in dataset:
+        return Film(name, header, io.BytesIO(), 0, "", syntax)
+    element = dataset[PIXEL_DATA]
+    value = bytes(element.value or b"")
+    encapsulated = pydicom.uid.UID(syntax).is_transfer_syntax and pydicom.uid.UID(syntax).is_encapsulated
+    return Film(name, header, io.BytesIO(value), None if encapsulated else len(value), str(element.VR), syntax)
+
+
+def codestream(film: Film, index: int, frames: int) -> bytes:
+    """The compressed data of one frame."""
+    tables = {}
+    if "ExtendedOffsetTable" in film.header and "ExtendedOffsetTableLengths" in film.header:
+        tables["extended_offsets"] = (film.header.ExtendedOffsetTable, film.header.ExtendedOffsetTableLengths)
+    frame: bytes = importlib.import_module("pydicom.encaps").get_frame(
+        film.stream, index, number_of_frames=frames, **tables
+    )
+    return frame
+
+
+def plain(film: Film, index: int, options: dict[str, Any]) -> NDArray[Any]:
+    """The numbers of one frame that is not compressed: ``[rows, columns]``, or ``[rows, columns, 3]`` in RGB.
+
+    Args:
+        options: pydicom's image pixel options.
+    """
+    assert film.length is not None
+    half = options["photometric_interpretation"] == "YBR_FULL_422"
+    numbers = options["rows"] * options["columns"] * (2 if half else options["samples_per_pixel"])
+    needed = -(-(index + 1) * numbers * options["bits_allocated"] // 8)
+    start = film.stream.tell()
+    if isinstance(film.stream, Inflating):
+        not_too_large(film.name, (index + 1, options["rows"], options["columns"]))
+        film.stream.limit = start + needed
+    film.stream.seek(start + needed - 1)
+    there = film.length if film.length < needed or film.stream.read(1) else film.stream.tell() - start
+    if there < needed:
+        raise ScanError(
+            f"{film.name} is damaged: it has {there:,} of the {needed:,} bytes of its pixels; copy or export it again."
+        )
+    film.stream.seek(start)
+    decoder = importlib.import_module("pydicom.pixels").get_decoder(film.syntax)
+    whole = options["bits_stored"] == options["bits_allocated"]  # else pydicom clears the other bits in a copy
+    values: NDArray[Any] = decoder.as_array(
+        film.stream, index=index, view_only=whole, pixel_vr=film.pixel_vr, pixel_keyword="PixelData", **options
+    )[0]
+    return values
