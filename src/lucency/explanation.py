@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import platform
 import re
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,9 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lucency import explanation_file
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
-from lucency.errors import ModelError, OutputError, ParameterError, ScanError
+from lucency.errors import ModelError, ParameterError, ScanError
 from lucency.methods import Method, Step, method_named
 from lucency.scan import Scan
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Map = NDArray[np.float32]
-FORMAT = "lucency-explanation-1"
 SHIFT = 0.02
 """Of the side of a scan: how far its copies are moved at most. No diagnosis depends on so little."""
 
@@ -116,68 +114,42 @@ class Explanation:
         return overlay(self, **how)
 
     def save(self, path: str | Path) -> Path:
-        """Writes everything into one file: a zip of ``.npy`` arrays and ``explanation.json``; no pickle.
+        """Writes everything into one file, see :mod:`lucency.explanation_file`.
 
         Raises:
-            OutputError: when the file cannot be written; nothing half-written is left.
+            OutputError: when the file cannot be written; what was there before is there still.
         """
-        path = Path(path)
         arrays = {"heatmap": self.heatmap, "pixels": self.pixels}
         if self.standard_error is not None:
             arrays["standard_error"] = self.standard_error
         arrays |= {f"also_{i}": m for i, m in enumerate(self.also.values())}
         record = {
-            "format": FORMAT,
             "also": list(self.also),
-            "probabilities": dict(self.probabilities),
-            "facts": dict(self.facts),
-            "provenance": dict(self.provenance),
-            "verdict": dict(self.verdict),
+            "probabilities": self.probabilities,
+            "facts": self.facts,
+            "provenance": self.provenance,
+            "verdict": self.verdict,
         }
-        part = path.with_name(path.name + ".part")
-        try:
-            with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr("explanation.json", json.dumps(record, indent=1))
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w") as member:
-                        np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(
-                f"{path} cannot be written ({error.strerror or error}); free space or choose another place."
-            ) from error
-        return path
+        return explanation_file.save(path, arrays, record)
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
         """Reads what :meth:`save` wrote.
 
         Raises:
-            OutputError: when the file is missing, damaged or something else.
+            OutputError: when the file is missing, damaged, too large or something else.
         """
-        try:
-            with zipfile.ZipFile(path) as archive:
-                record = json.loads(archive.read("explanation.json"))
-                if record.get("format") != FORMAT:
-                    raise ValueError(f"format {record.get('format')!r}")
-                arrays = {}
-                for name in archive.namelist():
-                    if name.endswith(".npy"):
-                        with archive.open(name) as member:
-                            arrays[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
-            return cls(
-                arrays["heatmap"],
-                arrays["pixels"],
-                arrays.get("standard_error"),
-                {name: arrays[f"also_{i}"] for i, name in enumerate(record["also"])},
-                record["probabilities"],
-                record["facts"],
-                record["provenance"],
-                record.get("verdict", {}),
-            )
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-            raise OutputError(f"{path} is not an explanation that Lucency wrote ({error}); make it again.") from error
+        arrays, record = explanation_file.load(path)
+        return cls(
+            arrays["heatmap"],
+            arrays["pixels"],
+            arrays.get("standard_error"),
+            {name: arrays[f"also_{i}"] for i, name in enumerate(record["also"])},
+            record["probabilities"],
+            record["facts"],
+            record["provenance"],
+            record.get("verdict", {}),
+        )
 
 
 def explain(

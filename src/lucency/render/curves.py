@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from lucency.metrics import Curve, Evaluation
 from lucency.render import palette
 from lucency.render.comparison import LINES
-from lucency.render.lettering import FAMILY
+from lucency.render.lettering import FAMILY, cut, plain_words
 from lucency.render.output import written
 from lucency.render.palette import hexed
 
@@ -29,6 +29,7 @@ TITLES = {
 DPI = 130
 
 
+@plain_words
 def curves(evaluation: Evaluation) -> Figure:
     """One panel for each kind of curve, one line with its 95 % band for each map; random order in grey beside them."""
     kinds = [k for k in TITLES if any(c.kind == k for c in evaluation.curves)]
@@ -51,7 +52,7 @@ def curves(evaluation: Evaluation) -> Figure:
     if evaluation.question.watch == "probability":
         # Student's interval of a few repeats knows no bounds, and a probability has them.
         axes[0].set_ylim(-0.02, 1.02)
-    axes[0].set_ylabel(evaluation.question.label, color=hexed(palette.TEXT), fontfamily=FAMILY)
+    axes[0].set_ylabel(cut(evaluation.question.label, 13, 500), color=hexed(palette.TEXT), fontfamily=FAMILY)
     lines, labels = _legend(axes)
     figure.legend(
         lines, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False,
@@ -88,8 +89,13 @@ def _dressed(panel: Axes, kind: str) -> None:
 
 def _draw(panel: Axes, curve: Curve, colour: str, style: str | tuple[int, tuple[float, float]], name: str) -> None:
     low, high = curve.band
-    panel.plot(curve.shares, curve.mean, color=colour, linestyle=style, linewidth=1.8, label=name, zorder=3)
+    panel.plot(curve.shares, curve.mean, color=colour, linestyle=style, linewidth=1.8, label=legible(name), zorder=3)
     panel.fill_between(curve.shares, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+
+
+def legible(name: str) -> str:
+    """A name in a legend, where matplotlib leaves out those that begin with an underscore."""
+    return f" {cut(name, 13, 300)}"
 
 
 def _legend(axes: Sequence[Axes]) -> tuple[list[Artist], list[str]]:

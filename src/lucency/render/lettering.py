@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 
-from matplotlib import font_manager
+from matplotlib import font_manager, rc_context
 from PIL import ImageFont
 
+from lucency.privacy import printable
+
 FAMILY = "DejaVu Sans"
+# A dollar in the name of a class begins no formula.
+plain_words = rc_context({"text.parse_math": False})
 
 
 @cache
@@ -20,7 +24,7 @@ def font(size: float, bold: bool = False) -> ImageFont.FreeTypeFont:
 def lines(text: str, size: float, width: float, bold: bool = False) -> list[str]:
     """``text`` broken at spaces to lines of at most ``width`` pixels; a single longer word is cut."""
     broken: list[str] = []
-    for word in text.split():
+    for word in printable(text).split():
         longer = f"{broken[-1]} {word}" if broken else word
         if broken and font(size, bold).getlength(longer) <= width:
             broken[-1] = longer
@@ -31,6 +35,7 @@ def lines(text: str, size: float, width: float, bold: bool = False) -> list[str]
 
 def cut(text: str, size: float, width: float, bold: bool = False) -> str:
     """``text`` on one line of at most ``width`` pixels, its end left out where it is longer."""
+    text = printable(text).replace("\n", " ")
     if font(size, bold).getlength(text) <= width:
         return text
     while text and font(size, bold).getlength(text + "…") > width:

@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation, peak_of
 from lucency.render import palette
-from lucency.render.lettering import FAMILY, cut, font, lines, signed
+from lucency.render.lettering import FAMILY, cut, font, lines, plain_words, signed
 from lucency.render.output import written
 from lucency.render.palette import Floats, Scale, composite, hexed
 from lucency.render.views import View, resized, views
@@ -56,6 +56,7 @@ def shown(explanation: Explanation, which: str | None = None) -> Shown:
     raise ParameterError(f"This explanation has no map {which!r}; further maps: {', '.join(there) or 'none'}.")
 
 
+@plain_words
 def overlay(explanation: Explanation, *, which: str | None = None, opacity: float = palette.OPACITY) -> Figure:
     """The map over the scan, with a colour bar, the crosshair of the maximum, and a scale bar where one is possible.
 

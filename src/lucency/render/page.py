@@ -81,7 +81,8 @@ def save_page(template: str, path: str | Path, **what: Any) -> Path:
         colours=colours, opacity=round(palette.OPACITY * 100), percentile=palette.PERCENTILE, **what
     )
     with written(path, (".html", ".htm")) as part:
-        part.write_text(html, encoding="utf-8")
+        # Names of files may hold bytes that are no text.
+        part.write_text(html, encoding="utf-8", errors="backslashreplace")
     return Path(path)
 
 
