@@ -4,8 +4,19 @@ Every message is one sentence that says what is wrong and what to do about it.
 """
 
 
+def printable(text: str) -> str:
+    """``text`` on one line, with control characters and what is not UTF-8 as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 class LucencyError(Exception):
-    """Base class: catch this to catch everything that Lucency says on purpose."""
+    """Base class: catch this to catch everything that Lucency says on purpose.
+
+    Names of files and classes stand in the messages; what of them cannot be printed is shown as an escape.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ScanError(LucencyError):

@@ -1,66 +1,149 @@
-"""Reading scans: DICOM, PNG, JPEG, TIFF, NumPy and NIfTI, at full bit depth, with one clear sentence when it fails."""
+"""Reading scans: DICOM, pictures, NumPy arrays and volumes, at full depth, with one clear sentence when it fails."""
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from lucency.errors import ScanError
 from lucency.reading.array import read_npy
-from lucency.reading.dicom import read_dicom
-from lucency.reading.picture import read_picture
+from lucency.reading.common import max_pixels
+from lucency.reading.dicom import looks_like_dicom, read_dataset, read_dicom
+from lucency.reading.picture import from_image, kind_of_picture, read_picture
 from lucency.reading.volume import read_nifti
-from lucency.scan import Scan
+from lucency.scan import Scan, checked_range
 
-__all__ = ["read_scan"]
+__all__ = ["as_scan", "read_scan"]
+
+KNOWN = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "gif", "webp", "jp2", "j2k", "avif", "heic", "npy")
+"""Names of files that must begin as such a file does."""
 
 
-def read_scan(path: str | Path) -> Scan:
-    """Reads one radiograph or volume; the kind of file is found from its first bytes.
+def read_scan(
+    path: str | os.PathLike[str],
+    *,
+    frame: int | None = None,
+    window: str | int | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> Scan:
+    """Reads one radiograph, slice or volume; the kind of file is found from its first bytes.
 
-    * DICOM: any transfer syntax that the ``dicom`` extra decodes; rescale slope and intercept are applied, MONOCHROME1
-      is turned round, the first VOI window (or LUT range) becomes the value range; spacing from ``PixelSpacing`` or
-      ``ImagerPixelSpacing``.
-    * PNG, JPEG, TIFF: 8 and 16 bit; the range of the bit depth is the value range (12 or so bits stored in 16 are
-      noticed), signed, wider and float TIFF runs from its minimum to its maximum; colour is turned to grey.
-    * ``.npy``: ``[H, W]`` or ``[C, (D,) H, W]``; ``uint8`` is shown from 0 to 255, floats within 0..1 from 0 to 1, all
-      else from its minimum to its maximum.
-    * NIfTI: ``[C, D, H, W]`` in the closest canonical orientation: D towards the head, H towards the front reversed
-      (so anterior is up), W towards the left of the patient; spacing from the affine.
+    The table of kinds in "Read DICOM and other files" says what becomes of each; :attr:`Scan.notices` says what had to
+    be decided for this one.
+
+    Args:
+        path: a file, or a folder that holds the DICOM slices of one volume.
+        frame: which frame of a multi-frame DICOM or an animation, page of a TIFF, or volume of a time series, counted
+            from 1. Needed where there are several.
+        window: which of several DICOM windows is shown, by its explanation or its number from 1; the first if left out.
+        value_range: the pixel values shown as black and white, instead of what the file or its depth says. Give it for
+            a series whose files do not say how many of their bits count, so that all get one scale.
 
     Raises:
-        ScanError: when the file is missing, empty, damaged, larger than ``MAX_PIXELS`` by its header, of one value
-            throughout, or of a kind that is not one grey scan.
+        ScanError: when the file is missing, empty, damaged, no regular file, larger by its header than
+            ``LUCENCY_MAX_PIXELS`` (268,435,456 if it is not set), of one value throughout, or of a kind that is not one
+            scan.
         MissingExtraError: when an optional package is needed to read it.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ScanError(f"{path} is a folder; give the file of one scan.")
+    if value_range is not None:
+        value_range = checked_range(value_range)
+    file = Path(path)
+    head = _first_bytes(file)
+    suffix = file.suffix.lower()
+    if head[128:132] == b"DICM" or suffix in (".dcm", ".dicom"):
+        scan = read_dicom(file, frame=frame, window=window, value_range=value_range)
+    elif head.startswith(b"\x93NUMPY"):
+        _only_dicom_has(file, window)
+        if frame not in (None, 1):
+            raise ScanError(f"{file} holds one scan; leave frame= (--frame) out.")
+        scan = read_npy(file, value_range)
+    elif file.name.lower().endswith((".nii", ".nii.gz")):
+        _only_dicom_has(file, window)
+        scan = read_nifti(file)
+    elif (kind := kind_of_picture(head)) is not None:
+        _only_dicom_has(file, window)
+        scan = read_picture(file, kind, frame=frame, value_range=value_range)
+    elif suffix[1:] in KNOWN:
+        raise ScanError(f"{file} is damaged: it does not begin as a {suffix} file does; copy or export it again.")
+    elif looks_like_dicom(head):
+        scan = read_dicom(file, frame=frame, window=window, value_range=value_range)
+    else:
+        raise ScanError(f"{file} is no DICOM, picture, NumPy or volume file; convert it to one of these.")
+    return _shows_something(replace(scan, source=str(file)), str(file))
+
+
+def as_scan(
+    thing: Any,
+    *,
+    frame: int | None = None,
+    window: str | int | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> Scan:
+    """A scan from whatever holds one; the same pixels give the same scan whichever way they come.
+
+    Args:
+        thing: a Scan (as it is), a path (:func:`read_scan`), a Pillow image, a pydicom data set, or an array, a tensor
+            or nested lists (:meth:`Scan.from_array`).
+        frame: as in :func:`read_scan`; for paths and data sets.
+        window: as in :func:`read_scan`; for paths and data sets.
+        value_range: the pixel values shown as black and white.
+
+    Raises:
+        ScanError: when it makes no scan.
+        MissingExtraError: when an optional package is needed to read it.
+    """
+    if isinstance(thing, str | os.PathLike):
+        return read_scan(thing, frame=frame, window=window, value_range=value_range)
+    if type(thing).__module__.partition(".")[0] == "pydicom":
+        return _shows_something(read_dataset(thing, frame=frame, window=window, value_range=value_range), "The dataset")
+    if frame is not None or window is not None:
+        raise ScanError("Frames and windows are chosen from a file or a data set; leave frame= and window= out.")
+    if isinstance(thing, Scan):
+        return thing if value_range is None else replace(thing, value_range=value_range)
+    if isinstance(thing, Image.Image):
+        return _shows_something(from_image(thing, value_range), "The image")
+    return _shows_something(Scan.from_array(thing, value_range=value_range), "The array")
+
+
+def _shows_something(scan: Scan, name: str) -> Scan:
+    low, high = scan.pixels.aminmax()
+    if bool(low == high):
+        raise ScanError(f"{name} has the same value in every pixel; choose a scan that shows something.")
+    return scan
+
+
+def _first_bytes(path: Path) -> bytes:
+    """The head of a regular file; never waits for a pipe or a device."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        # A pipe that somebody puts in the file's place would block without this flag.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(descriptor, "rb") as file:  # noqa: PTH123
+            found = os.fstat(descriptor)
+            if stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError
+            if not stat.S_ISREG(found.st_mode):
+                raise ScanError(f"{path} is no regular file but a pipe, a socket or a device; save the scan to a file.")
             head = file.read(348)
+    except (IsADirectoryError, PermissionError) as error:
+        if path.is_dir():
+            raise ScanError(f"{path} is a folder; give the file of one scan.") from error
+        raise ScanError(f"{path} cannot be opened ({error.strerror}); check the name and the permissions.") from error
     except OSError as error:
         raise ScanError(f"{path} cannot be opened ({error.strerror}); check the name and the permissions.") from error
-    if size == 0:
+    except ValueError as error:
+        raise ScanError(f"{path} cannot be opened ({error}); check the name.") from error
+    if found.st_size == 0:
         raise ScanError(f"{path} is empty; copy or export it again.")
-    if head[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
-        scan = read_dicom(path)
-    elif head.startswith(b"\x93NUMPY"):
-        scan = read_npy(path)
-    elif path.name.lower().endswith((".nii", ".nii.gz")):
-        scan = read_nifti(path)
-    elif head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")):
-        scan = read_picture(path)
-    elif path.suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"):
-        raise ScanError(f"{path} is damaged: it does not begin as a {path.suffix} file does; copy or export it again.")
-    elif _looks_like_bare_dicom(head):
-        scan = read_dicom(path)
-    else:
-        raise ScanError(f"{path} is no DICOM, PNG, JPEG, TIFF, NumPy or NIfTI file; convert it to one of these.")
-    return replace(scan, source=str(path))
+    if found.st_size > 16 * max_pixels() + 2**26:
+        raise ScanError(f"{path} has {found.st_size:,} bytes, more than any scan that is read; crop or reduce it.")
+    return head
 
 
-def _looks_like_bare_dicom(head: bytes) -> bool:
-    """A data set without preamble begins with a tag of group 0002 or 0008."""
-    return len(head) > 8 and head[:2] in (b"\x02\x00", b"\x08\x00") and head[4:6].isalpha()
+def _only_dicom_has(path: Path, window: str | int | None) -> None:
+    if window is not None:
+        raise ScanError(f"{path} has no windows, which only DICOM has; give value_range= (--value-range).")

@@ -8,17 +8,16 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lucency.errors import MissingExtraError, ScanError
-from lucency.scan import Scan
+from lucency.scan import LUMA as LUMA
+from lucency.scan import OWN_RANGE, Scan
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 MAX_PIXELS = 2**28
 """Scans whose header promises more pixels than this are refused before they are decoded, unless the environment
 variable ``LUCENCY_MAX_PIXELS`` says another number."""
@@ -55,7 +54,7 @@ def frame_index(path: Path | str, frame: int | None, count: int | None, what: st
         if count == 1:
             return 0
         many = "several" if count is None else str(count)
-        last = "" if count is None else f" to {count}"
+        last = ", 2, ..." if count is None else f" to {count}"
         raise ScanError(f"{path} has {many} {what}; choose the {one} to explain with frame=1{last} (--frame).")
     if isinstance(frame, bool) or not isinstance(frame, int) or frame < 1 or (count is not None and frame > count):
         last = "" if count is None else f" to {count}"
@@ -98,17 +97,20 @@ def made(
     view: str = "",
     modality: str = "",
 ) -> Scan:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and that is said below
-        pixels = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-    low, high = (float(end) for end in pixels.aminmax())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ScanError(f"{path} has pixels that are NaN or infinite; repair or mask them before explaining.")
-    if low == high:
-        raise ScanError(f"{path} has the same value in every pixel; choose a scan that shows something.")
-    if value_range is None:
-        value_range = (low, high)
-        notices += (f"shown from {low:g} to {high:g}, its own minimum and maximum",)
-    elif high <= value_range[0] or low >= value_range[1]:
+    """The scan of what a file holds; a window in the file that shows none of it gives way to the span of the values."""
+    scan = Scan.from_array(values, value_range=value_range, spacing=spacing, source=str(path))
+    notices += scan.notices
+    low, high = (float(v) for v in scan.pixels.aminmax())
+    value_range = scan.value_range
+    if low < high and (high <= value_range[0] or low >= value_range[1]):
         value_range = (low, high)
         notices += (f"the display window shows no pixel: shown from {low:g} to {high:g}",)
-    return Scan(pixels, value_range, spacing, str(path), notices, view, modality)
+    return replace(scan, value_range=value_range, notices=notices, view=view, modality=modality)
+
+
+def span(values: NDArray[Any]) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """The smallest and the largest value as black and white, for files whose numbers have no depth; 0 to 1 as it is."""
+    low, high = float(values.min()), float(values.max())
+    if (low >= 0 and high <= 1) or not low < high:
+        return None, ()
+    return (low, high), (OWN_RANGE.format(low, high),)

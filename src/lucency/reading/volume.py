@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lucency.errors import MissingExtraError, ScanError
-from lucency.reading.common import decoding, made, not_too_large
+from lucency.reading.common import decoding, made, not_too_large, span
 from lucency.scan import Scan
 
 
@@ -30,4 +30,5 @@ def read_nifti(path: Path) -> Scan:
     values = values[..., None] if values.ndim == 3 else values
     # Canonical runs to the right, the front and the head; a picture begins at the front and at the patient's right.
     values = np.flip(values.transpose(3, 2, 1, 0), (2, 3))
-    return made(path, values, None, (spacing[2], spacing[1], spacing[0]))
+    shown, said = span(values)
+    return made(path, values, shown, (spacing[2], spacing[1], spacing[0]), said)

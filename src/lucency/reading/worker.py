@@ -33,7 +33,7 @@ DECODE_MEMORY = 2 * 2**30
 FLOOR = 96 * 2**20
 TIMES = 8
 SCRIPT = Path(__file__).with_name("worker_process.py")
-DTYPES = ("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<f4")
+DTYPES = ("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8")
 
 Answer = tuple[NDArray[Any], dict[str, Any]]
 

@@ -7,12 +7,14 @@ It reads a request (length, JSON, bytes), decodes within the limits of memory an
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import signal
 import struct
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -66,8 +68,25 @@ def _twelve_bit_jpeg(data: bytes, rows: int, columns: int, bits_stored: int, **h
     return np.frombuffer(pixels, np.int16 if header["pixel_representation"] else np.uint16).reshape(rows, columns)
 
 
+def picture(data: bytes, kind: str, frame: int | None, pixels: int) -> tuple[NDArray[Any], dict[str, Any]]:
+    """What ``samples.decode`` gives; that file too knows nothing of Lucency, and is found by its place."""
+    spec = importlib.util.spec_from_file_location("lucency_samples", Path(__file__).with_name("samples.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    samples = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(samples)
+    image: Any = importlib.import_module("PIL.Image")
+    image.MAX_IMAGE_PIXELS = None  # one limit holds for all: ``pixels``
+    values, facts = samples.decode(data, kind, frame, pixels)
+    return values, facts
+
+
 KINDS: dict[str, tuple[Callable[..., tuple[NDArray[Any], dict[str, Any]]], tuple[str, ...]]] = {
     "dicom": (dicom, ("pydicom.pixels", "pydicom.pixels.decoders", "gdcm", "openjpeg", "jpeg_ls")),
+    "picture": (
+        picture,
+        ("PIL.Image", "PIL.TiffImagePlugin", "PIL._webp", "PIL._avif", "tifffile", "imagecodecs", "pi_heif"),
+    ),
 }
 """Each kind's decoder, and the modules that are loaded before memory is limited, where they are installed."""
 
