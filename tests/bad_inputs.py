@@ -51,7 +51,14 @@ class Nan(Net):
 
 class Pair(Net):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return super().forward(x), x
+        return super().forward(x), super().forward(x)
+
+
+class OneSize(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:] != SIZE:
+            raise ValueError("another size")
+        return super().forward(x)
 
 
 def ramp(dtype: str = "uint16", top: int = 4095) -> NDArray[np.generic]:
@@ -280,7 +287,12 @@ BAD_MODELS: list[Bad] = [
         lambda p: load_classifier(hostile_program(p)),
         "can run anything",
     ),
-    ("nothing that tells the classes", "load_classifier(net)", net(), "how many classes"),
+    (
+        "nothing that tells the classes",
+        "load_classifier(net)",
+        lambda p: load_classifier(OneSize()),
+        "how many classes",
+    ),
     ("too few class names", "classes=['a']", net(classes=["a"], input_size=SIZE), "4 outputs and has 1"),
     (
         "logits said to be probabilities",
@@ -299,10 +311,10 @@ BAD_MODELS: list[Bad] = [
     ),
     ("a network that gives NaN", "load_classifier(net)", lambda p: load_classifier(Nan(), input_size=SIZE), "NaN"),
     (
-        "a network that gives a pair",
+        "a network that gives two of everything",
         "load_classifier(net)",
         lambda p: load_classifier(Pair(), input_size=SIZE),
-        r"shape \[B, K\]",
+        "say it with output=",
     ),
 ]
 

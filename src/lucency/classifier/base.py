@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lucency.classifier.readout import Readout
 from lucency.errors import LucencyError, ModelError, QuestionError, ran_out_of_memory
 from lucency.scan import Scan
 
-Outputs = Literal["logits", "probabilities"]
+Outputs = Literal["logits", "probabilities", "log-probabilities", "numbers"]
 Fit = Literal["stretch", "crop", "pad"]
 Interpolation = Literal["linear", "cubic", "nearest"]
+Reduce = Literal["mean", "max", "sum"] | NDArray[np.generic] | Tensor
+"""How the map of a class becomes one number: over the whole map, or the weighted mean over a region ``[*space]``."""
+ExtraInputs = Mapping[str, Any] | Callable[[Tensor], Mapping[str, Any]]
+"""What a model reads beside the scan, by name: numbers and arrays for one scan, which get a batch axis in front; or a
+function from the normalised batch ``[B, C, *grid]`` to what stands beside it, batch axis and all."""
+
+TINY = torch.finfo(torch.float32).tiny
+ALMOST = 1 - torch.finfo(torch.float32).eps / 2
 
 
 @dataclass(frozen=True)
@@ -81,18 +93,62 @@ def _resample(batch: Tensor, size: tuple[int, ...], interpolation: Interpolation
     return F.interpolate(batch, size=size, mode="trilinear", align_corners=False)
 
 
+def class_names(names: Any, model: str) -> tuple[str, ...]:
+    """Class names, stripped.
+
+    Raises:
+        ModelError: when one is no string, is empty, cannot be printed, or is there twice in whatever case.
+    """
+    if isinstance(names, str) or not isinstance(names, Sequence | np.ndarray | set | frozenset | Mapping):
+        raise ModelError(f"The class names of {model} are {names!r:.60}; give a list of strings, one for each class.")
+    if isinstance(names, set | frozenset | Mapping):
+        raise ModelError(
+            f"The class names of {model} are a {type(names).__name__}; give a list, in the outputs' order."
+        )
+    seen: dict[str, str] = {}
+    found = []
+    for number, name in enumerate(names):
+        if not isinstance(name, str):
+            raise ModelError(f"Class {number} of {model} is called {name!r:.60}; class names are strings.")
+        own = str(name).strip()
+        if not own:
+            raise ModelError(f"Class {number} of {model} has an empty name; name each class.")
+        if any(unicodedata.category(c) in UNPRINTABLE or c in BIDIRECTIONAL for c in own):
+            raise ModelError(f"The class name {own!r:.60} of {model} holds control characters; leave them out.")
+        if _key(own) in seen:
+            raise ModelError(
+                f"{model} has two classes called {own!r:.60} (in whatever case); give each a name of its own."
+            )
+        seen[_key(own)] = own
+        found.append(own)
+    return tuple(found)
+
+
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+BIDIRECTIONAL = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def _key(name: str) -> str:
+    """What two names share that are taken for the same."""
+    return unicodedata.normalize("NFC", name.strip()).casefold()
+
+
 class Classifier:
     """A trained classifier with everything Lucency has to know about it.
 
     Args:
-        forward: float32 ``[B, C, *grid]``, already normalised -> outputs ``[B, K]``.
+        forward: ``[B, C, *grid]`` of ``dtype``, already normalised, and the extra inputs by name -> whatever
+            ``readout`` finds the outputs ``[B, K]`` in.
         name: what to call it in reports.
-        classes: the K class names.
+        classes: the K class names, each a string of its own in whatever case. Where the model gives one number there
+            may be two, the negative class first: they get ``1 - p`` and ``p``.
         input_size: the spatial size the model wants; ``None`` takes every scan as it is.
         channels: the number of channels it wants; a single-channel scan is repeated, ``None`` takes what comes.
         mean, std: normalisation of 0..1 display values, one number for each channel: ``(x - mean) / std``.
-        outputs: whether the K numbers are logits or probabilities.
-        exclusive: whether classes exclude each other (softmax) or not (a sigmoid each).
+        outputs: whether the K numbers are logits, probabilities, logarithms of probabilities, or just numbers (an age,
+            a volume) that are watched as they are.
+        exclusive: whether classes exclude each other (softmax) or not (a sigmoid each); one output has nothing to
+            exclude.
         fit: how a scan of another aspect ratio meets ``input_size``: stretch, crop to the centre, or pad.
         crop_share: the share of the sides that is kept, about the centre, where a model saw resized pictures cropped
             (224 of 256 pixels: 0.875).
@@ -100,6 +156,13 @@ class Classifier:
         clip: cut display values to 0..1, as for a model trained on 8-bit images.
         module: the network behind ``forward``, when there is one; it enables gradients and layers.
         fingerprint: a hash that identifies the weights.
+        dtype: the floating-point type of the model's input.
+        readout: where the scores are in what the model returns.
+        reduce: how the map of each class ``[B, K, *space]`` becomes one number; after softmax or sigmoid where the
+            probability is watched, before them where the logit is.
+        extra_inputs: what the model reads beside the scan.
+        alone: whether each scan goes in by itself, because the answer depends on what else is in the batch.
+        notices: what loading took for granted, one sentence each.
 
     Raises:
         ModelError: from every call, when the model itself raises or gives outputs of the wrong kind.
@@ -107,7 +170,7 @@ class Classifier:
 
     def __init__(
         self,
-        forward: Callable[[Tensor], Tensor],
+        forward: Callable[..., Any],
         *,
         name: str,
         classes: Sequence[str],
@@ -124,10 +187,16 @@ class Classifier:
         clip: bool = False,
         module: nn.Module | None = None,
         card: str = "",
+        dtype: torch.dtype = torch.float32,
+        readout: Readout | None = None,
+        reduce: Reduce | None = None,
+        extra_inputs: ExtraInputs | None = None,
+        alone: bool = False,
+        notices: Sequence[str] = (),
     ) -> None:
         self.forward = forward
         self.name = name
-        self.classes = tuple(classes)
+        self.classes = class_names(classes, name)
         self.fingerprint = fingerprint
         self.input_size = None if input_size is None else tuple(int(n) for n in input_size)
         self.channels = channels
@@ -141,6 +210,12 @@ class Classifier:
         self.clip = clip
         self.module = module
         self.card = card
+        self.dtype = dtype
+        self.readout = readout or Readout(dense=reduce is not None)
+        self.reduce = reduce
+        self.extra_inputs = extra_inputs
+        self.alone = alone
+        self.notices = tuple(notices)
 
     def __repr__(self) -> str:
         size = "any size" if self.input_size is None else "x".join(map(str, self.input_size))
@@ -204,10 +279,67 @@ class Classifier:
         shape = (1, -1) + (1,) * (x.ndim - 2)
         return (x - x.new_tensor(self.mean).view(shape)) / x.new_tensor(self.std).view(shape)
 
+    def enter(self, x: Tensor) -> Tensor:
+        """What goes into the model for display values ``[B, C, *grid]``: normalised, in the model's own precision."""
+        return self.normalise(x).to(self.dtype)
+
+    def extras(self, x: Tensor) -> dict[str, Any]:
+        """What the model reads beside a batch ``[B, C, *grid]`` that goes into it, by name."""
+        if self.extra_inputs is None:
+            return {}
+        if callable(self.extra_inputs):
+            return dict(self.extra_inputs(x))
+        return {name: _for_each(value, x) for name, value in self.extra_inputs.items()}
+
+    def read_out(self, returned: Any, x: Tensor) -> Tensor:
+        """The outputs, float32 ``[B, K]``, in what the model returned for the batch ``x``.
+
+        They are ``[B, K, *space]`` where each class has a map that is reduced.
+
+        Raises:
+            ModelError: when they are not there, or are not one for each class.
+        """
+        return self.fitted(self.readout(returned, len(x), x.ndim - 2, len(self.classes), self.name).to(x.device))
+
+    def fitted(self, out: Tensor) -> Tensor:
+        """Outputs ``[B, K]`` or ``[B, K, *space]``, one for each class name.
+
+        Raises:
+            ModelError: when they are not that many.
+        """
+        names = len(self.classes)
+        if out.shape[1] == 1 and names == 2:
+            out = self._both(out)
+        if out.shape[1] != names:
+            raise ModelError(
+                f"{self.name} gives {out.shape[1]} outputs and has {names} class names; name each output once."
+            )
+        return out
+
+    def _both(self, out: Tensor) -> Tensor:
+        """The one output of a binary model for the negative and the positive class."""
+        if self.outputs == "probabilities":
+            return torch.cat([1 - out, out], 1)
+        if self.outputs == "logits":
+            return torch.cat([-out, out], 1)
+        if self.outputs == "log-probabilities":
+            return torch.cat([_log_of_rest(out), out], 1)
+        raise ModelError(f"{self.name} gives one number, not the probability of a class; give one name.")
+
     def __call__(self, x: Tensor) -> Tensor:
-        """Raw outputs ``[B, K]`` for display values ``[B, C, *grid]``; differentiable when the model is."""
+        """Raw outputs ``[B, K]`` for display values ``[B, C, *grid]``; differentiable when the model is.
+
+        They are ``[B, K, *space]`` where each class has a map that is reduced.
+        """
+        if self.alone and len(x) > 1:
+            return torch.cat([self(one) for one in torch.split(x, 1)])
+        return self.read_out(self.returned(x), x)
+
+    def returned(self, x: Tensor) -> Any:
+        """Whatever the model returns for display values ``[B, C, *grid]``."""
         try:
-            out = self.forward(self.normalise(x))
+            inner = self.enter(x)
+            return self.forward(inner, **self.extras(inner))
         except LucencyError:
             raise
         except Exception as error:
@@ -219,28 +351,96 @@ class Classifier:
                 f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}; "
                 "check input_size, channels and device."
             ) from error
-        if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[0] != x.shape[0]:
-            what = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ModelError(f"{self.name} must give outputs of shape [B, K] and gave {what}; wrap its forward.")
-        if out.shape[1] != len(self.classes):
-            raise ModelError(
-                f"{self.name} gives {out.shape[1]} outputs and has {len(self.classes)} class names; "
-                "name each output once."
-            )
-        return out
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Outputs ``[B, K]`` -> probabilities ``[B, K]``."""
-        if self.outputs == "probabilities":
-            return outputs
-        return outputs.softmax(1) if self.exclusive else outputs.sigmoid()
+        """Outputs -> probabilities ``[B, K]``; numbers stay the numbers that they are."""
+        if self.outputs == "logits":
+            outputs = outputs.softmax(1) if self._softmax(outputs) else outputs.sigmoid()
+        elif self.outputs == "log-probabilities":
+            outputs = outputs.exp()
+        return self.reduced(outputs)
 
     def logits(self, outputs: Tensor) -> Tensor:
-        """Outputs ``[B, K]`` -> logits ``[B, K]`` (log p, or log-odds where classes do not exclude each other)."""
+        """Outputs -> logits ``[B, K]`` (log p, or log-odds where classes do not exclude each other)."""
+        return self.reduced(self._logits(outputs))
+
+    def margins(self, outputs: Tensor, target: int) -> Tensor:
+        """Outputs -> the logit of one class minus the largest other one, ``[B]``."""
+        others = self._logits(outputs).clone()
+        own = others[:, target : target + 1].clone()
+        others[:, target] = -torch.inf
+        return self.reduced(own - others.amax(1, keepdim=True))[:, 0]
+
+    def numbers(self, outputs: Tensor) -> Tensor:
+        """Outputs -> the numbers ``[B, K]`` that the model gives, whatever they mean."""
+        return self.reduced(outputs)
+
+    def _softmax(self, outputs: Tensor) -> bool:
+        return self.exclusive and outputs.shape[1] > 1
+
+    def _logits(self, outputs: Tensor) -> Tensor:
         if self.outputs == "logits":
             return outputs
-        p = outputs.clamp(1e-7, 1 - 1e-7)
-        return p.log() if self.exclusive else p.logit()
+        if self.outputs == "log-probabilities":
+            return outputs if self._softmax(outputs) else outputs - _log_of_rest(outputs)
+        if self.outputs == "numbers":
+            raise QuestionError(f"{self.name} gives numbers and no scores of classes; watch the number.")
+        # As far as float32 tells a probability from 0 and from 1.
+        p = outputs.clamp(TINY, ALMOST)
+        return p.log() if self._softmax(outputs) else p.log() - torch.log1p(-p)
+
+    def reduced(self, maps: Tensor) -> Tensor:
+        """Maps ``[B, K, *space]`` -> one number each ``[B, K]``; ``[B, K]`` stays as it is.
+
+        Raises:
+            ModelError: when the region is not of the maps' shape.
+        """
+        if maps.ndim == 2 or self.reduce is None:
+            return maps
+        if isinstance(self.reduce, str):
+            flat = maps.flatten(2)
+            return flat.mean(2) if self.reduce == "mean" else flat.amax(2) if self.reduce == "max" else flat.sum(2)
+        region = torch.as_tensor(self.reduce).to(maps.device, maps.dtype)
+        if region.shape != maps.shape[2:]:
+            raise ModelError(
+                f"The region for {self.name} has shape {list(region.shape)} and its maps have "
+                f"{list(maps.shape[2:])}; give it on the grid of the maps."
+            )
+        return (maps * region).flatten(2).sum(2) / region.sum()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; a black box is asked from the CPU."""
+        if self.module is not None:
+            for tensor in (*self.module.parameters(), *self.module.buffers()):
+                return tensor.device
+        return torch.device("cpu")
+
+    def about(self) -> dict[str, Any]:
+        """Everything that is known about the model, for printing and for JSON."""
+        reduce = self.reduce if isinstance(self.reduce, str | None) else f"region of {list(self.reduce.shape)}"
+        extra = self.extra_inputs
+        return {
+            "name": self.name,
+            "classes": list(self.classes),
+            "input_size": None if self.input_size is None else list(self.input_size),
+            "channels": self.channels,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "fit": self.fit,
+            "clip": self.clip,
+            "outputs": self.outputs,
+            "exclusive": self.exclusive,
+            "output": self.readout.words,
+            "reduce": reduce,
+            "alone": self.alone,
+            "extra_inputs": getattr(extra, "__name__", "a function") if callable(extra) else sorted(extra or ()),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "network": None if self.module is None else type(self.module).__name__,
+            "fingerprint": self.fingerprint,
+            "card": self.card,
+            "notices": list(self.notices),
+        }
 
     def index(self, target: str | int) -> int:
         """The index of a class given by name (any case) or by number.
@@ -248,9 +448,9 @@ class Classifier:
         Raises:
             QuestionError: naming the classes there are.
         """
-        names = [c.lower() for c in self.classes]
-        if isinstance(target, str) and target.strip().lower() in names:
-            return names.index(target.strip().lower())
+        names = [_key(c) for c in self.classes]
+        if isinstance(target, str) and _key(target) in names:
+            return names.index(_key(target))
         try:
             number = int(target) if isinstance(target, str) else operator.index(target)
         except (TypeError, ValueError):
@@ -279,6 +479,11 @@ class Classifier:
         Raises:
             QuestionError: for a black box, or a layer that does not exist.
         """
+        if self.alone and len(x) > 1:
+            parts = [self.outputs_and_features(one, layers) for one in torch.split(x, 1)]
+            return torch.cat([out for out, _ in parts]), {
+                layer: torch.cat([found[layer] for _, found in parts]) for layer in layers
+            }
         named = dict(self.network().named_modules())
         features: dict[str, Tensor] = {}
 
@@ -321,3 +526,18 @@ class Classifier:
                     hooks.callback(handle.remove)
             self(x)
         return found
+
+
+def _log_of_rest(log: Tensor) -> Tensor:
+    """``log(1 - p)`` from ``log p``."""
+    return torch.log(-torch.expm1(log.clamp(max=-torch.finfo(torch.float32).eps / 2)))
+
+
+def _for_each(value: Any, x: Tensor) -> Any:
+    """An extra input for every scan of a batch: numbers get a batch axis, words and switches stay as they are."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    tensor = torch.as_tensor(value).to(x.device)
+    if tensor.is_floating_point():
+        tensor = tensor.to(x.dtype)
+    return tensor.expand(len(x), *tensor.shape)

@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lucency.classifier.base import Classifier, Fit, Interpolation, Outputs
+from lucency.classifier.base import Classifier, ExtraInputs, Fit, Interpolation, Outputs, Reduce, class_names
+from lucency.classifier.copying import copied, fingerprint, still, unwrapped
+from lucency.classifier.function import Function
+from lucency.classifier.judging import Auto, judged
 from lucency.classifier.named import WAYS, opened
 from lucency.classifier.onnx import open_onnx
 from lucency.classifier.program import open_program
+from lucency.classifier.readout import Output, Readout, heads_named
+from lucency.classifier.trial import tried
 from lucency.errors import MissingExtraError, ModelError
 
-Scores = Callable[[NDArray[np.float32]], Any]
+Scores = Callable[..., Any]
 SHIPPED = "lucency:"
 XRAYVISION = "torchxrayvision:"
+REDUCERS = ("mean", "max", "sum")
 DEFAULTS: dict[str, Any] = {
     "mean": (0.0,),
     "std": (1.0,),
-    "outputs": "logits",
-    "exclusive": True,
+    "outputs": "auto",
+    "exclusive": "auto",
     "fit": "stretch",
     "crop_share": 1.0,
     "interpolation": "linear",
     "clip": False,
     "input_size": None,
     "channels": None,
+    "output": None,
+    "reduce": None,
+    "extra_inputs": None,
 }
 """What :func:`load_classifier` takes for what is neither said nor found."""
 
@@ -56,29 +63,44 @@ def load_classifier(
     channels: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    outputs: Outputs | None = None,
-    exclusive: bool | None = None,
+    outputs: Outputs | Auto | None = None,
+    exclusive: bool | Auto | None = None,
     fit: Fit | None = None,
     crop_share: float | None = None,
     interpolation: Interpolation | None = None,
     clip: bool | None = None,
+    output: Output | None = None,
+    reduce: Reduce | None = None,
+    extra_inputs: ExtraInputs | None = None,
     weights: str | Path | None = None,
     trust: bool = False,
 ) -> Classifier:
     """A classifier from a network, a name, a file or a function.
 
-    What is left out is what the model's own configuration says, where it has one, and else the default.
+    What is left out is what the model's own configuration says, where it has one, and else the default. A network or
+    a function is tried on a few pictures that look like scans; what had to be taken for granted stands in
+    :attr:`Classifier.notices`.
 
     Args:
-        source: a ``torch.nn.Module`` (copied, put into evaluation mode); ``"lucency:NAME"`` for a shipped model, or
-            another prefix and name (:mod:`lucency.classifier.named`); the path of an ``.onnx`` file, of a TorchScript
-            file or of a ``.pt2`` program; or a function from float32 NumPy ``[B, C, *grid]`` to scores ``[B, K]``.
-        classes: the class names; ``output 0``, ``output 1``, ... when left out.
+        source: a ``torch.nn.Module``, a scripted or an exported one too (copied, put into evaluation mode, taken out of
+            ``DataParallel`` and ``torch.compile``); ``"lucency:NAME"`` for a shipped model, or another prefix and name
+            (:mod:`lucency.classifier.named`); the path of an ``.onnx`` file, of a TorchScript file or of a ``.pt2``
+            program; or a function from ``[B, C, *grid]``, a float32 array or a tensor on the CPU, to scores.
+        classes: the class names; ``output 0``, ``output 1``, ... when left out. A model with one output may have two,
+            the negative class first.
         input_size: spatial size that the model wants; ``None`` takes scans as they are, or what the file says.
-        channels: channels that it wants; found from the first convolution of a module, or from the graph of a file.
+        channels: channels that it wants; found by trying.
         mean, std: normalisation of display values (0 and 1), see :class:`Classifier`.
-        outputs, exclusive, fit, clip: see :class:`Classifier` (logits, true, stretch, false).
+        outputs: ``"logits"``, ``"probabilities"``, ``"log-probabilities"`` or ``"numbers"`` (a regression);
+            ``"auto"`` judges by the last step of a network and by the outputs on several pictures.
+        exclusive: whether classes exclude each other; ``"auto"`` where probabilities add up to 1, and for logits.
+        fit, clip: see :class:`Classifier` (stretch, false).
         crop_share, interpolation: see :class:`Classifier` (1, linear).
+        output: which part of what the model returns holds the scores: a name (``"head.logits"``), a place, or a
+            function; not needed where it is obvious.
+        reduce: how a map for each class ``[B, K, *space]`` becomes a number: ``"mean"``, ``"max"`` or ``"sum"`` over
+            the map, or an array ``[*space]`` that weighs a region, such as a mask. A segmentation needs one.
+        extra_inputs: what the model reads beside the scan, see :data:`~lucency.classifier.base.ExtraInputs`.
         weights: a safetensors file of trained weights for a named architecture (``"timm:resnet18"``).
         trust: open a file that can act on this machine when it is loaded or runs (TorchScript, ``.pt2``).
 
@@ -98,18 +120,23 @@ def load_classifier(
         "clip": clip,
         "input_size": input_size,
         "channels": channels,
+        "output": output,
+        "reduce": reduce,
+        "extra_inputs": extra_inputs,
     }
     said = {option: value for option, value in options.items() if value is not None}
-    given = {**DEFAULTS, **said}
-    _sensible(given)
+    _sensible({**DEFAULTS, **said})
     if isinstance(source, type):
         raise ModelError(f"{source.__name__} is a class; hand over a trained instance of it.")
+    if isinstance(source, torch.export.ExportedProgram):
+        source = source.module()
     if isinstance(source, nn.Module):
+        source = unwrapped(source)
         if _is_xrayvision(source):
             return _xrayvision_classifier(source, type(source).__name__)
-        return _of_module(_copied(source), type(source).__name__, classes, given)
+        return _of_module(source, _name_of(source), classes, said)
     if callable(source):
-        return _of_function(source, classes, given)
+        return _of_function(source, classes, said)
     if not isinstance(source, str | Path):
         raise ModelError(f"{source!r:.60} is no classifier; give a PyTorch module, a name, a file or a function.")
     name = str(source)
@@ -128,7 +155,7 @@ def load_classifier(
             f"There is no model {name!r}: neither a file nor a name; shipped models are {names}, other names begin "
             f"with one of {ways}."
         )
-    return _of_file(path, classes, given, trust)
+    return _of_file(path, classes, said, trust)
 
 
 def _sensible(given: dict[str, Any]) -> None:
@@ -138,23 +165,66 @@ def _sensible(given: dict[str, Any]) -> None:
         ModelError: naming the option.
     """
     for option, allowed in (
-        ("outputs", get_args(Outputs)),
+        ("outputs", (*get_args(Outputs), "auto")),
+        ("exclusive", (True, False, "auto")),
         ("fit", get_args(Fit)),
         ("interpolation", get_args(Interpolation)),
     ):
-        if given[option] not in allowed:
-            raise ModelError(f"{option} is {given[option]!r}; say {' or '.join(map(repr, allowed))}.")
+        if not isinstance(given[option], str | bool) or given[option] not in allowed:
+            raise ModelError(f"{option} is {_shown(given[option])}; say {' or '.join(map(repr, allowed))}.")
     size = given["input_size"]
     if size is not None and not (_numbers(size) and len(size) in (2, 3) and all(n == int(n) > 0 for n in size)):
-        raise ModelError(f"input_size is {size!r}; give two (or three) positive whole numbers, such as (224, 224).")
+        raise ModelError(
+            f"input_size is {_shown(size)}; give two (or three) positive whole numbers, such as (224, 224)."
+        )
     for option in ("mean", "std"):
         if not _numbers(given[option]):
-            raise ModelError(f"{option} is {given[option]!r}; give one number for each channel, such as (0.5,).")
+            raise ModelError(f"{option} is {_shown(given[option])}; give one number for each channel, such as (0.5,).")
     share = given["crop_share"]
     if not (_numbers((share,)) and 0 < share <= 1):
-        raise ModelError(f"crop_share is {share!r}; give the share of each side that is kept, above 0 and at most 1.")
+        raise ModelError(
+            f"crop_share is {_shown(share)}; give the share of each side that is kept, above 0 and at most 1."
+        )
     if 0 in tuple(given["std"]):
         raise ModelError("std is 0 for a channel; give the spread that the network was trained with.")
+    if given["channels"] is not None and not (
+        _numbers((given["channels"],)) and given["channels"] == int(given["channels"]) > 0
+    ):
+        raise ModelError(f"channels is {_shown(given['channels'])}; give a positive whole number.")
+    if not (given["output"] is None or isinstance(given["output"], str | int) or callable(given["output"])):
+        raise ModelError(
+            f"output is {_shown(given['output'])}; give the name or the place of an output, or a function."
+        )
+    extra = given["extra_inputs"]
+    if not (
+        extra is None or callable(extra) or (isinstance(extra, Mapping) and all(isinstance(k, str) for k in extra))
+    ):
+        raise ModelError(f"extra_inputs is {_shown(extra)}; give a mapping from names to values, or a function.")
+    _region(given["reduce"])
+
+
+def _region(reduce: Any) -> Any:
+    """A reducer by name, or the weights of a region as a float32 tensor.
+
+    Raises:
+        ModelError: for anything else.
+    """
+    if reduce is None or (isinstance(reduce, str) and reduce in REDUCERS):
+        return reduce
+    try:
+        region = torch.as_tensor(reduce).to(torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        region = torch.zeros(0)
+    if region.ndim not in (2, 3) or not bool(torch.isfinite(region).all()) or float(region.sum()) <= 0:
+        raise ModelError(
+            f"reduce is {_shown(reduce)}; say {', '.join(map(repr, REDUCERS))}, or give a region of 2 or 3 axes whose "
+            "weights are above 0 somewhere."
+        )
+    return region
+
+
+def _shown(value: Any) -> str:
+    return " ".join(repr(value).split())[:60]
 
 
 def _numbers(values: Any) -> bool:
@@ -164,100 +234,127 @@ def _numbers(values: Any) -> bool:
         return False
 
 
-def _copied(module: nn.Module) -> nn.Module:
-    try:
-        own = copy.deepcopy(module)
-    except Exception as error:
-        raise ModelError(
-            f"{type(module).__name__} cannot be copied ({error}); give a function that calls it instead."
-        ) from error
-    return own.cpu().eval().requires_grad_(False)
-
-
-def _fingerprint(module: nn.Module) -> str:
-    digest = hashlib.sha256(str(module).encode())
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(value, Tensor):
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _checked(classifier: Classifier) -> Classifier:
-    """The classifier after a dry run on a grey picture, when its input size is known."""
-    if classifier.input_size is not None:
-        x = torch.full((1, classifier.channels or 1, *classifier.input_size), 0.5)
-        with torch.inference_mode():
-            out = classifier(x)
-        if not bool(torch.isfinite(out).all()):
-            raise ModelError(f"{classifier.name} gives NaN or infinite scores for a grey picture; check its weights.")
-        if classifier.outputs == "probabilities" and not bool(((out >= -1e-4) & (out <= 1 + 1e-4)).all()):
+def _made(
+    forward: Callable[..., Any],
+    module: nn.Module | None,
+    name: str,
+    classes: Sequence[str] | None,
+    print_of: Callable[[], str],
+    said: dict[str, Any],
+    notices: Sequence[str] = (),
+    last: str | None = None,
+) -> Classifier:
+    """The classifier, tried on pictures, with what was found out about it.
+
+    Args:
+        forward, module, name, classes: see :class:`Classifier`.
+        print_of: gives the fingerprint, when the model has all its weights.
+        said: what the caller gave to :func:`load_classifier`.
+        notices: what was taken for granted so far.
+        last: what kind of step makes the outputs, where the kind of file tells.
+
+    Raises:
+        ModelError: when the model raises, or gives something else than finite scores, one for each class.
+    """
+    given = {**DEFAULTS, **said}
+    outputs, exclusive, output = (given.pop(option) for option in ("outputs", "exclusive", "output"))
+    reduce = _region(given.pop("reduce"))
+    classifier = Classifier(
+        forward,
+        name=name,
+        classes=(),
+        fingerprint="",
+        module=module,
+        readout=Readout(output, dense=reduce is not None),
+        reduce=reduce,
+        **given,
+    )
+    names = None if classes is None else list(class_names(classes, name))
+    stored = _stored(module)
+    trial = tried(classifier, None if names is None else len(names))
+    notes = list(notices)
+    if trial.outputs is None:
+        if names is None:
             raise ModelError(
-                f"{classifier.name} was said to give probabilities and gave {float(out.min()):.3g} to "
-                f"{float(out.max()):.3g}; say outputs='logits'."
+                f"Nothing tells how many classes {name} has, as it could not be tried ({trial.trouble}); give "
+                "classes=[...] or input_size=(H, W)."
             )
+    else:
+        if not bool(torch.isfinite(trial.outputs).all()):
+            raise ModelError(
+                f"{name} gives NaN or infinite scores for pictures that look like scans; check its weights, mean "
+                "and std."
+            )
+        count = trial.outputs.shape[1]
+        if names is None:
+            names = list(heads_named(classifier.readout) or (f"output {i}" for i in range(count)))
+            notes.append(f"No class names were given; the outputs are called {names[0]!r} to {names[-1]!r}.")
+    assert names is not None
+    if module is not None and _stored(module) != stored:
+        still(module)
+        notes.append("The network made itself weights when it was first run, so it has not been trained.")
+    judgement = judged(outputs, exclusive, trial.outputs, last or trial.last, len(names), classifier.dtype, name)
+    classifier.classes = class_names(names, name)
+    classifier.outputs, classifier.exclusive = judgement.outputs, judgement.exclusive
+    notes += judgement.notices
+    if trial.outputs is not None:
+        # What does not fit is said now and not with the first scan.
+        classifier.probabilities(classifier.fitted(trial.outputs))
+    classifier.alone = bool(trial.alone)
+    if trial.alone:
+        notes.append(f"{trial.alone}, so each scan goes in by itself, which is slow.")
+    if classifier.readout.words is not None:
+        notes.append(f"Of what the model returns, {classifier.readout.words} is taken for the scores.")
+    if reduce is not None and trial.outputs is not None and trial.outputs.ndim == 2:
+        notes.append("The model gives a score for each class and no map, so reduce= does nothing.")
+    if classifier.dtype != torch.float32:
+        notes.append(f"The network computes in {str(classifier.dtype).removeprefix('torch.')}; scans are converted.")
+    if {"mean", "std"}.isdisjoint(said):
+        notes.append("Pixels go in as they are displayed, from 0 to 1, as neither mean= nor std= was given.")
+    classifier.notices = tuple(notes)
+    classifier.fingerprint = _told_apart(print_of(), output, reduce, given["extra_inputs"])
     return classifier
 
 
-def _named(
-    forward: Callable[[Tensor], Any], classes: Sequence[str] | None, name: str, given: dict[str, Any]
-) -> list[str]:
-    """The class names, counted by a dry run when none are given."""
-    if classes is not None:
-        return list(classes)
-    if given["input_size"] is None:
-        raise ModelError(f"Nothing tells how many classes {name} has; give classes=[...] or input_size=(H, W).")
-    x = torch.full((1, given["channels"] or 1, *given["input_size"]), 0.5)
-    probe = Classifier(forward, name=name, classes=(), fingerprint="", **given)
-    try:
-        with torch.inference_mode():
-            out = forward(probe.normalise(x))
-    except Exception as error:
-        raise ModelError(
-            f"{name} raised {type(error).__name__} on a grey picture of shape {list(x.shape)} "
-            f"({(str(error).strip() or 'no message').splitlines()[0]}); check input_size and channels."
-        ) from error
-    if not isinstance(out, Tensor) or out.ndim != 2:
-        raise ModelError(f"{name} must give outputs of shape [B, K]; wrap its forward in a function that does.")
-    return [f"output {i}" for i in range(out.shape[1])]
+def _stored(module: nn.Module | None) -> list[tuple[str, bool]]:
+    """The weights of a network by name, and whether they are still to be made."""
+    if module is None:
+        return []
+    return [(name, bool(nn.parameter.is_lazy(p))) for name, p in module.named_parameters()]
 
 
-def _of_module(module: nn.Module, name: str, classes: Sequence[str] | None, given: dict[str, Any]) -> Classifier:
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
-    if given["channels"] is None and first is not None:
-        given = {**given, "channels": first.in_channels}
-    return _checked(
-        Classifier(
-            module,
-            name=name,
-            classes=_named(module, classes, name, given),
-            fingerprint=_fingerprint(module),
-            module=module,
-            **given,
-        )
-    )
+def _told_apart(fingerprint: str, *settings: Any) -> str:
+    """The fingerprint of a model that is read in its own way, or reads something beside the scan."""
+    if all(setting is None for setting in settings):
+        return fingerprint
+    digest = hashlib.sha256(fingerprint.encode())
+    for setting in settings:
+        parts = setting.items() if isinstance(setting, Mapping) else [("", setting)]
+        for name, value in parts:
+            if isinstance(value, Tensor | np.ndarray):
+                value = torch.as_tensor(value).tolist()
+            digest.update(f"{name}={getattr(value, '__qualname__', value)!r};".encode())
+    return digest.hexdigest()
 
 
-def _of_function(function: Scores, classes: Sequence[str] | None, given: dict[str, Any]) -> Classifier:
+def _name_of(module: nn.Module) -> str:
+    return str(getattr(module, "original_name", type(module).__name__))
+
+
+def _of_module(module: nn.Module, name: str, classes: Sequence[str] | None, said: dict[str, Any]) -> Classifier:
+    own, shared = copied(module)
+    notices = [f"{', '.join(shared)} could not be copied and is shared with your network."] if shared else []
+    return _made(own, own, name, classes, lambda: fingerprint(own), said, notices)
+
+
+def _of_function(function: Scores, classes: Sequence[str] | None, said: dict[str, Any]) -> Classifier:
     name = getattr(function, "__name__", type(function).__name__)
-
-    def forward(x: Tensor) -> Tensor:
-        scores = function(x.detach().cpu().numpy())
-        return torch.as_tensor(np.asarray(scores), dtype=torch.float32).to(x.device)
-
-    return _checked(
-        Classifier(
-            forward,
-            name=name,
-            classes=_named(forward, classes, name, given),
-            fingerprint=f"function {getattr(function, '__module__', '')}.{getattr(function, '__qualname__', name)}",
-            **given,
-        )
-    )
+    identity = f"function {getattr(function, '__module__', '')}.{getattr(function, '__qualname__', name)}"
+    return _made(Function(function, name), None, name, classes, lambda: identity, said)
 
 
 def _shipped(short: str) -> Classifier:
@@ -315,12 +412,12 @@ def _xrayvision(weights: str) -> Classifier:
             f"TorchXRayVision could not give {weights!r} ({(str(error) or type(error).__name__).splitlines()[0]}); "
             "check the name and that its weights are downloaded."
         ) from error
-    return _xrayvision_classifier(_copied(module), f"{XRAYVISION}{weights}")
+    return _xrayvision_classifier(module, f"{XRAYVISION}{weights}")
 
 
 def _xrayvision_classifier(module: nn.Module, name: str) -> Classifier:
     """Its own conventions: one channel in [-1024, 1024], a centred square, sigmoid outputs when so built."""
-    module = _copied(module)
+    module = copied(module)[0]
     side = int(getattr(module, "input_resolution", 512 if type(module).__name__ == "ResNet" else 224))
     squashed = bool(getattr(module, "apply_sigmoid", False)) or getattr(module, "op_threshs", None) is not None
     names = getattr(module, "pathologies", None) or getattr(module, "targets", [])
@@ -328,7 +425,7 @@ def _xrayvision_classifier(module: nn.Module, name: str) -> Classifier:
         module,
         name=name,
         classes=[n or f"unnamed {i}" for i, n in enumerate(names)],
-        fingerprint=_fingerprint(module),
+        fingerprint=fingerprint(module),
         input_size=(side, side),
         channels=1,
         mean=(0.5,),
@@ -341,42 +438,29 @@ def _xrayvision_classifier(module: nn.Module, name: str) -> Classifier:
     )
 
 
-def _of_file(path: Path, classes: Sequence[str] | None, given: dict[str, Any], trust: bool) -> Classifier:
-    forward: Callable[[Tensor], Any]
+def _of_file(path: Path, classes: Sequence[str] | None, said: dict[str, Any], trust: bool) -> Classifier:
+    forward: Callable[..., Any]
     shape: tuple[int | None, ...] | None
     module, written = None, None
     if path.suffix.lower() == ".onnx":
         forward, shape, written = open_onnx(path)
     else:
         module, shape = open_program(path, trust)
-        forward = module
-        for parameter in module.parameters():
-            parameter.requires_grad_(False)
-        given = {**given, "channels": given["channels"] or _channels(module)}
+        forward = module = still(module)
     if shape is not None:
         if len(shape) not in (4, 5):
             raise ModelError(
                 f"{path} wants {len(shape)} axes; export a network that reads [B, C, H, W] or [B, C, D, H, W]."
             )
         batch, channels, *size = shape
-        given = {**given, "channels": given["channels"] or channels}
-        if given["input_size"] is None and None not in size:
-            given = {**given, "input_size": tuple(size)}
+        found = {"channels": channels, "input_size": None if None in size else tuple(size)}
+        said = {**{option: value for option, value in found.items() if value is not None}, **said}
         if batch is not None:
             forward = _in_batches_of(batch, forward)
-    return _checked(
-        Classifier(
-            forward,
-            name=path.name,
-            classes=_named(forward, classes or written, path.name, given),
-            fingerprint=_sha256(path),
-            module=module,
-            **given,
-        )
-    )
+    return _made(forward, module, path.name, classes or written, lambda: _sha256(path), said)
 
 
-def _in_batches_of(size: int, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _in_batches_of(size: int, forward: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
     """A graph of a fixed batch, asked as often as needed; its last batch is filled up and the filling dropped."""
 
     def looped(x: Tensor) -> Tensor:
@@ -387,9 +471,3 @@ def _in_batches_of(size: int, forward: Callable[[Tensor], Tensor]) -> Callable[[
         return torch.cat(scores)
 
     return looped
-
-
-def _channels(module: nn.Module) -> int | None:
-    """Input channels from the first convolution's weights ``[out, in, k, k]``, if there is one."""
-    weight = next((p for p in module.parameters() if p.ndim in (4, 5)), None)
-    return None if weight is None else int(weight.shape[1])

@@ -11,7 +11,7 @@ from lucency.classifier.base import Classifier
 from lucency.errors import QuestionError
 from lucency.scan import Scan
 
-WATCHED = ("probability", "logit", "margin")
+WATCHED = ("probability", "logit", "margin", "number")
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Question:
     Attributes:
         target: index of the class.
         name: its name.
-        watch: ``"probability"``, ``"logit"``, ``"margin"`` (this logit minus the largest other one),
-            or ``"layer:NAME:UNIT"`` for how strongly one feature map of a layer fires: the mean over space
-            of its positive part.
+        watch: ``"probability"``, ``"logit"``, ``"margin"`` (this logit minus the largest other one), ``"number"`` (what
+            the model puts out, as it is: all there is where it gives an age or a volume), or ``"layer:NAME:UNIT"`` for
+            how strongly one feature map of a layer fires: the mean over space of its positive part.
     """
 
     target: int
@@ -40,7 +40,8 @@ class Question:
     ) -> Question:
         """A question about this classifier and scan; without a target, about the class it finds most probable.
 
-        ``watch="layer:NAME"`` takes the unit of that layer that fires most on the clean scan.
+        ``watch="layer:NAME"`` takes the unit of that layer that fires most on the clean scan. Of a model that gives
+        numbers and no scores of classes, the number is watched, and without a target it is the first.
 
         Raises:
             QuestionError: when the class, the layer or the quantity does not exist.
@@ -51,13 +52,18 @@ class Question:
             raise QuestionError(
                 f"Nothing called {watch!r} can be watched; use {', '.join(WATCHED)} or layer:NAME[:UNIT]."
             )
+        if classifier.outputs == "numbers":
+            index = 0 if index is None else index
+            if watch in ("logit", "margin"):
+                raise QuestionError(f"{classifier.name} gives numbers and no scores of classes; watch the number.")
+            watch = "number" if watch == "probability" else watch
         if index is None or layer is not None:
-            x = classifier.prepare(scan)[None]
+            x = classifier.prepare(scan)[None].to(classifier.device)
             with torch.inference_mode():
                 if layer is None:
-                    outputs = classifier(_on(classifier, x))
+                    outputs = classifier(x)
                 else:
-                    outputs, features = classifier.outputs_and_features(_on(classifier, x), [layer])
+                    outputs, features = classifier.outputs_and_features(x, [layer])
                     fired = _firing(features[layer])[0]
                     unit = int(fired.argmax()) if unit is None else unit
                     if not 0 <= unit < len(fired):
@@ -80,6 +86,8 @@ class Question:
     def label(self) -> str:
         """What the number is, in words, for axes and tables."""
         layer, unit = _layer_unit(self.watch)
+        if self.watch == "number":
+            return self.name
         return f"{self.watch} of {self.name}" if layer is None else f"mean activation of {layer}, map {unit}"
 
     def read(self, classifier: Classifier, outputs: Tensor, features: dict[str, Tensor]) -> Tensor:
@@ -90,13 +98,11 @@ class Question:
             return _firing(features[layer])[:, unit]
         if self.watch == "probability":
             return classifier.probabilities(outputs)[:, self.target]
-        logits = classifier.logits(outputs)
-        own = logits[:, self.target]
+        if self.watch == "number":
+            return classifier.numbers(outputs)[:, self.target]
         if self.watch == "logit":
-            return own
-        others = logits.clone()
-        others[:, self.target] = -torch.inf
-        return own - others.amax(1)
+            return classifier.logits(outputs)[:, self.target]
+        return classifier.margins(outputs, self.target)
 
 
 def _firing(features: Tensor) -> Tensor:
@@ -110,10 +116,3 @@ def _layer_unit(watch: str) -> tuple[str | None, int | None]:
     if unit and not unit.isdigit():
         raise QuestionError(f"A feature map is asked for as layer:NAME:UNIT with a whole number, not {watch!r}.")
     return name, int(unit) if unit else None
-
-
-def _on(classifier: Classifier, x: Tensor) -> Tensor:
-    if classifier.module is None:
-        return x
-    weight = next(classifier.module.parameters(), None)
-    return x if weight is None else x.to(weight.device)

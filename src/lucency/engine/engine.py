@@ -86,7 +86,7 @@ class Engine:
         self.tolerance = tolerance
         self.seed = seed
         # Windows are cut out and put back one by one, which a GPU would spend its time launching.
-        self.windows = windows and self.device.type == "cpu" and classifier.module is not None
+        self.windows = windows and self.device.type == "cpu" and classifier.module is not None and not classifier.alone
         self.checked: set[tuple[str, ...]] = set()
         self.seconds: dict[tuple[object, ...], list[float]] = {}
         self._graphs: dict[tuple[str, ...], fx.GraphModule | None] = {}
@@ -281,7 +281,7 @@ class Probe:
         if graph is None:
             return None
         try:
-            clean = self.engine.classifier.normalise(self.pixels[None])
+            clean = self.engine.classifier.enter(self.pixels[None])
             fast = Scorer(self, Incremental(graph, clean, keep))
             before = self.evaluations
             same = self.same(fast.raw(self.pixels[None]), self._clean_raw)

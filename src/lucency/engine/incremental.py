@@ -103,7 +103,6 @@ class Incremental:
         for node in self.nodes:
             self._learn(node)
         link(self.operators)
-        self.outputs: Tensor = self.clean[self.nodes[-1]]
 
     def _run_clean(self, node: fx.Node, clean: Tensor) -> Any:
         if node.op == "placeholder":
@@ -115,8 +114,6 @@ class Incremental:
         args = fx.node.map_arg(node.args, lambda n: self.clean[n])
         kwargs = fx.node.map_arg(node.kwargs, lambda n: self.clean[n])
         if node.op == "output":
-            if not isinstance(args[0], Tensor):
-                raise NotIncrementalError
             return args[0]
         return self.call(node, args, kwargs)
 
@@ -226,8 +223,8 @@ class Incremental:
 
     # -- running ----------------------------------------------------------------------------------------------------
 
-    def run(self, values: Tensor, corners: Tensor, plan: Plan) -> tuple[Tensor, dict[str, Tensor]]:
-        """The network's outputs ``[B, K]``, and the whole outputs of the watched layers.
+    def run(self, values: Tensor, corners: Tensor, plan: Plan) -> tuple[Any, dict[str, Tensor]]:
+        """What the network returns, and the whole outputs of the watched layers.
 
         Args:
             values: ``[B, C, *plan.size]``, what stands in the boxes; the whole scans where the plan has no windows.
@@ -268,14 +265,14 @@ class _Run:
         self.buffers: dict[fx.Node, tuple[Tensor, int]] = {}
         self._wider: dict[tuple[fx.Node, Place], Tensor] = {}
 
-    def run(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
         net = self.net
         features: dict[str, Tensor] = {}
         for node in net.nodes:
             if node.op == "placeholder":
                 self.values[node] = x.contiguous(memory_format=torch.channels_last)
             elif node.op == "output":
-                return self._value(node.all_input_nodes[0]), features
+                return fx.node.map_arg(node.args[0], self._value), features
             elif node in net.constant:
                 self.values[node] = net.clean[node]
             else:

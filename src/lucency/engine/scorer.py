@@ -45,9 +45,13 @@ class Scorer:
 
     def raw(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The outputs ``[B, K]`` on scans ``[B, C, H, W]``, and the outputs of the watched layers."""
-        state = self._state
-        x = self._probe.engine.classifier.normalise(x)
-        return state.run(x, torch.zeros(len(x), 2, dtype=torch.long), state.plan((1, 1), 0.0))
+        return self._run_on(x, torch.zeros(len(x), 2, dtype=torch.long), self._state.plan((1, 1), 0.0))
+
+    def _run_on(self, x: Tensor, corners: Tensor, plan: Plan) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same for what stands in boxes, or for whole scans, in display values."""
+        classifier = self._probe.engine.classifier
+        returned, features = self._state.run(classifier.enter(x), corners, plan)
+        return classifier.read_out(returned, x), features
 
     def windows_agree(self) -> bool:
         """Whether a scan whose middle is changed gets the same scores on windows and whole."""
@@ -57,8 +61,8 @@ class Scorer:
         rows, columns = (slice(c, c + n) for c, n in zip(corner, size, strict=True))
         x = probe.pixels[None].clone()
         x[..., rows, columns] = 1 - x[..., rows, columns]
-        part = probe.engine.classifier.normalise(x)[..., rows, columns]
-        return probe.same(state.run(part, torch.tensor([corner]), state.plan(size, 1.0)), self.raw(x))
+        part = x[..., rows, columns]
+        return probe.same(self._run_on(part, torch.tensor([corner]), state.plan(size, 1.0)), self.raw(x))
 
     def scores(self, masks: Tensor, boxes: Tensor) -> Tensor:
         """What the questions read, ``[B, Q]``, where masks ``[B, H, W]`` leave out something inside their boxes."""
@@ -123,7 +127,7 @@ class Scorer:
     def _outputs(self, masks: Tensor, corners: Tensor, plan: Plan) -> tuple[Tensor, dict[str, Tensor]]:
         probe = self._probe
         x = probe.removed_in(masks, corners, plan.size) if plan.windows else probe.removed(masks)
-        return self._state.run(probe.engine.classifier.normalise(x), corners, plan)
+        return self._run_on(x, corners, plan)
 
     def _reach_for(self, masks: Tensor, corners: Tensor, size: Pair) -> float:
         """How far the windows may be cut within the tolerance, judged on a sample that is computed both ways."""
