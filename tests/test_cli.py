@@ -471,3 +471,18 @@ def test_the_shipped_scan_is_what_the_documentation_says(lucency: Any, tmp_path:
     made = np.asarray(Image.open(tmp_path / "scan.png")).astype(float)
     with files("lucency.phantom").joinpath("demo.png").open("rb") as shipped:
         assert np.abs(np.asarray(Image.open(shipped)) - made).max() < 66
+
+
+def test_models_shows_how_any_model_is_read(model: str, lucency: Any) -> None:
+    code, shown, _ = lucency("models", model)
+    assert code == 0
+    assert "classes: fluid, none" in shown
+    assert "reads: 32 x 32, 1 channel(s), float32" in shown
+    assert "! Classes taken to exclude each other" in shown
+    code, shown, _ = lucency("models", model, "--json")
+    about = json.loads(shown)
+    assert (about["outputs"], about["exclusive"], about["network"]) == ("logits", True, "GraphModule")
+    assert len(about["notices"]) == 3
+    code, _, said = lucency("models", "nothing.onnx")
+    assert code != 0
+    assert "There is no model" in said

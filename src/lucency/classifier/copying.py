@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -116,8 +117,9 @@ def _copies(value: Any, memo: dict[int, Any]) -> bool:
 
 
 def _deeply(value: Copied, memo: dict[int, Any]) -> Copied:
-    # TorchScript would take the copying for a part of the computation.
-    with torch.no_grad():
+    # TorchScript would take the copying for a part of the computation, and PyTorch warns of its own future.
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return copy.deepcopy(value, dict(memo))
 
 
