@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,38 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from bad_inputs import SIZE, Net, program
 from lucency import Scan, load_classifier, plugins
 from lucency.classifier import Classifier
 from lucency.cli.model import classifier_named
 from lucency.errors import ModelError
+
+
+def library(name: str) -> Any:
+    """The optional package, or a skipped test that says why it is one."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return import_module(name)
+    except Exception as error:
+        pytest.skip(f"{name} cannot be imported here ({type(error).__name__}: {str(error)[:80]})")
+
+
+def sees_the_same(
+    classifier: Classifier, theirs: Callable[[Image.Image], torch.Tensor], *, centred: bool = True
+) -> None:
+    """What the network is given of a film is what its own library gives it: but for 8 bits, and for half a pixel where
+    their crop is not ``centred``, as of an odd number of pixels it cannot be."""
+    coarse = np.random.default_rng(1).uniform(0, 255, (3, 4)).astype(np.uint8)
+    for size, most in (((512, 512), 0.012 if centred else 0.05), ((640, 480), 0.05)):
+        film = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+        scan = Scan.from_array(np.array(film), value_range=(0, 255))
+        ours = classifier.normalise(classifier.prepare(scan)[None])[0]
+        wanted = theirs(film.convert("RGB"))
+        assert ours.shape == wanted.shape
+        assert (ours - wanted).abs().max() * min(classifier.std) < most
 
 
 def scripted(path: Path) -> Path:
@@ -133,3 +160,194 @@ def test_a_scan_is_cropped_and_resampled_as_pictures_are(interpolation: Any) -> 
 def test_odd_croppings_are_refused(option: str, value: object) -> None:
     with pytest.raises(ModelError, match=option):
         load_classifier(Net(), input_size=SIZE, **{option: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("resnet18.a1_in1k", {}),
+        ("vit_tiny_patch16_224", {"num_classes": 3}),
+        ("swin_tiny_patch4_window7_224", {"num_classes": 2}),
+        ("convnext_atto", {"num_classes": 4, "in_chans": 1}),
+        ("resnet18", {"num_classes": 1, "in_chans": 1}),
+    ],
+)
+def test_timm_networks_with_weights_of_ones_own(tmp_path: Path, name: str, changed: dict[str, int]) -> None:
+    timm = library("timm")
+    data = library("timm.data")
+    network = timm.create_model(name, **changed).eval()
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    classifier = load_classifier(f"timm:{name}", weights=tmp_path / "w.safetensors")
+    channels = changed.get("in_chans", 3)
+    count = changed.get("num_classes", 1000)
+    assert (classifier.channels, len(classifier.classes)) == (channels, count)
+    assert len({c.lower() for c in classifier.classes}) == count
+    if count == 1000:
+        assert classifier.classes[1].startswith("goldfish")
+    x = torch.rand(2, channels, *(classifier.input_size or ()))
+    with torch.no_grad():
+        assert torch.allclose(classifier(x), network(classifier.normalise(x)), atol=1e-5)
+    if channels == 3:
+        transform = data.create_transform(**data.resolve_model_data_config(network), is_training=False)
+        sees_the_same(classifier, transform, centred="a1" not in name)
+
+
+def test_timm_weights_come_from_its_own_store_and_never_from_afar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm = library("timm")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match=r"not on this machine and Lucency fetches nothing"):
+        load_classifier("timm:resnet18.a1_in1k")
+    place = tmp_path / "models--timm--resnet18.a1_in1k"
+    (place / "snapshots" / "abc").mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("abc")
+    network = timm.create_model("resnet18").eval()
+    save_file(network.state_dict(), place / "snapshots" / "abc" / "model.safetensors")
+    classifier = load_classifier("timm:resnet18.a1_in1k")
+    x = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.allclose(classifier(x), network(classifier.normalise(x)), atol=1e-5)
+    for name in ("hf-hub:timm/resnet18.a1_in1k", "nothing", "local-dir:/tmp"):
+        with pytest.raises(ModelError, match="timm has no network"):
+            load_classifier(f"timm:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("resnet18", 1000), ("resnet18", 2), ("swin_t", 3), ("googlenet", 2), ("densenet121", 2), ("squeezenet1_1", 2)],
+)
+def test_torchvision_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, count: int) -> None:
+    models = library("torchvision.models")
+    options: dict[str, Any] = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    network = models.get_model(name, num_classes=count, **options).eval()
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    classifier = load_classifier(f"torchvision:{name}", weights=tmp_path / "w.safetensors")
+    assert (classifier.channels, len(classifier.classes)) == (3, count)
+    weights = models.get_model_weights(name).DEFAULT
+    sees_the_same(classifier, weights.transforms())
+    if name == "googlenet":
+        network.transform_input = True
+    x = torch.rand(2, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.allclose(classifier(x), network(classifier.normalise(x)), atol=1e-5)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(ModelError, match="not on this machine"):
+        load_classifier(f"torchvision:{name}")
+    if count == 1000:
+        (tmp_path / "checkpoints").mkdir()
+        torch.save(network.state_dict(), tmp_path / "checkpoints" / weights.url.rpartition("/")[2])
+        fetched = load_classifier(f"torchvision:{name}.IMAGENET1K_V1")
+        assert fetched.classes[1] == "goldfish"
+        with torch.no_grad():
+            assert torch.allclose(classifier(x), fetched(x), atol=1e-6)
+        torch.save(network, tmp_path / "checkpoints" / weights.url.rpartition("/")[2])
+        with pytest.raises(ModelError, match="damaged or no state dict"):
+            load_classifier(f"torchvision:{name}")
+
+
+def test_weights_that_do_not_fit_say_so(tmp_path: Path) -> None:
+    models = library("torchvision.models")
+    file = tmp_path / "w.safetensors"
+    state = models.resnet18(num_classes=2).state_dict()
+    save_file({f"module.{name}": value.half() for name, value in state.items()}, file)
+    assert load_classifier("torchvision:resnet18", weights=file, classes=["no", "yes"]).classes == ("no", "yes")
+    with pytest.raises(ModelError, match=r"do not fit torchvision:resnet50: .* name the network"):
+        load_classifier("torchvision:resnet50", weights=file)
+    file.write_bytes(b"rubbish")
+    for weights in (file, tmp_path / "nothing.safetensors"):
+        with pytest.raises(ModelError, match="holds no weights that Lucency reads"):
+            load_classifier("torchvision:resnet18", weights=weights)
+    for name, says in (("resnet18.BEST", "no weights 'BEST'"), ("fasterrcnn_resnet50_fpn", "no classifier")):
+        with pytest.raises(ModelError, match=says):
+            load_classifier(f"torchvision:{name}")
+
+
+def hugging_face(folder: Path, kind: str, **changed: Any) -> tuple[Any, Any]:
+    """A tiny classifier and its image processor, saved as Transformers does."""
+    t = library("transformers")
+    labels = {"id2label": {0: "normal", 1: "effusion"}, "label2id": {"normal": 0, "effusion": 1}}
+    small = {
+        "vit": lambda: t.ViTConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=64,
+            patch_size=16, **labels,
+        ),
+        "convnext": lambda: t.ConvNextConfig(hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], **labels),
+        "resnet": lambda: t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], **labels),
+        "efficientnet": lambda: t.EfficientNetConfig(image_size=64, width_coefficient=0.2, depth_coefficient=0.2,
+                                                     hidden_dim=256, **labels),
+    }[kind]()  # fmt: skip
+    for key, value in changed.pop("config", {}).items():
+        setattr(small, key, value)
+    torch.manual_seed(0)
+    network = t.AutoModelForImageClassification.from_config(small).eval()
+    network.save_pretrained(folder)
+    maker = {"vit": t.ViTImageProcessor, "convnext": t.ConvNextImageProcessor, "resnet": t.BitImageProcessor,
+             "efficientnet": t.EfficientNetImageProcessor}[kind]  # fmt: skip
+    processor = maker(**changed)
+    processor.save_pretrained(folder)
+    return network, processor
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("vit", {"size": {"height": 64, "width": 64}}),
+        ("vit", {"size": {"height": 64, "width": 64}, "do_normalize": False}),
+        ("convnext", {"size": {"shortest_edge": 56}}),
+        ("convnext", {"size": {"shortest_edge": 384}}),
+        ("resnet", {"size": {"shortest_edge": 72}, "crop_size": {"height": 64, "width": 64}}),
+        ("efficientnet", {"size": {"height": 64, "width": 64}, "rescale_factor": 1 / 127.5, "rescale_offset": True}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_hugging_face_folders(tmp_path: Path, kind: str, changed: dict[str, Any]) -> None:
+    network, processor = hugging_face(tmp_path, kind, **changed)
+    classifier = load_classifier(f"hf:{tmp_path}")
+    assert (classifier.classes, classifier.channels) == (("normal", "effusion"), 3)
+    sees_the_same(
+        classifier, lambda film: processor(film, return_tensors="pt")["pixel_values"][0], centred=kind != "convnext"
+    )
+    x = torch.rand(2, 3, *(classifier.input_size or ()))
+    with torch.no_grad():
+        assert torch.allclose(classifier.forward(x).logits, network(pixel_values=x).logits, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hugging_face_folders_that_are_not_safe_or_whole(tmp_path: Path) -> None:
+    hugging_face(
+        tmp_path, "vit", size={"height": 64, "width": 64}, config={"problem_type": "multi_label_classification"}
+    )
+    assert not load_classifier(f"hf:{tmp_path}").exclusive
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoConfig": "evil.Config"}}))
+    with pytest.raises(ModelError, match="asks for auto_map"):
+        load_classifier(f"hf:{tmp_path}")
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    with pytest.raises(ModelError, match="do not fit its config"):
+        load_classifier(f"hf:{tmp_path}")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    processor = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor | {"size": {"longest_edge": 9}}))
+    with pytest.raises(ModelError, match="does not say a size"):
+        load_classifier(f"hf:{tmp_path}")
+    odd = {
+        "image_processor_type": "MobileViTImageProcessor",
+        "do_flip_channel_order": True,
+        "do_normalize": False,
+        "size": {"shortest_edge": 64},
+        "crop_size": {"height": 64, "width": 64},
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor | odd))
+    with pytest.raises(ModelError, match="does more than resize"):
+        load_classifier(f"hf:{tmp_path}")
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match="save model and image processor"):
+        load_classifier(f"hf:{tmp_path}")
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="no whole model in safetensors"):
+        load_classifier(f"hf:{tmp_path}")
+    for wrong in ("google/vit-base-patch16-224", str(tmp_path / "nowhere")):
+        with pytest.raises(ModelError, match="takes a local folder"):
+            load_classifier(f"hf:{wrong}")

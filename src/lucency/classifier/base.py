@@ -428,6 +428,8 @@ class Classifier:
             "mean": list(self.mean),
             "std": list(self.std),
             "fit": self.fit,
+            "crop_share": self.crop_share,
+            "interpolation": self.interpolation,
             "clip": self.clip,
             "outputs": self.outputs,
             "exclusive": self.exclusive,

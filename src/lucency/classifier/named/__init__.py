@@ -23,6 +23,9 @@ Way = Callable[..., "Classifier"]
 
 WAYS = {
     "lucency": "lucency.classifier.loading:_shipped",
+    "hf": "lucency.classifier.named.huggingface:open_huggingface",
+    "timm": "lucency.classifier.named.timm:open_timm",
+    "torchvision": "lucency.classifier.named.torchvision:open_torchvision",
     "torchxrayvision": "lucency.classifier.loading:_xrayvision",
 }
 """Where the function behind each prefix lives; it is imported when it is used."""
