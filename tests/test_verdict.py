@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from lucency import Explanation, Scan, explain
-from lucency.checks.verdict import Verdict, judge, percent, strongest
+from lucency.checks import hits
+from lucency.checks.verdict import Verdict, judge, moved, percent, strongest
 from lucency.engine import Engine
 from lucency.explanation import shifted
 from lucency.lungs import lung_fields, places
+from lucency.methods import METHODS
 from lucency.methods.occlusion import Occlusion
 from lucency.methods.rise import Rise
 from lucency.phantom import Phantom, simulate
@@ -105,23 +107,30 @@ def test_without_lungs_there_are_coordinates_only() -> None:
     verdict = judge(said(heatmap, noise))
     assert verdict.place == ""
     assert "row 10, column 20" in verdict.text
-    assert "lung" not in verdict.text.replace("No lungs were found", "")
+    assert "lung" not in verdict.text.replace("No frontal chest film was recognised", "")
     volume = judge(dataclasses.replace(said(np.zeros((4, 8, 8)), np.zeros((4, 8, 8)))))
-    assert volume.text.startswith("Nothing on this scan supports effusion")
+    assert volume.text.startswith("Nothing reacted: the map of effusion (probability 97.0 %) is flat.")
+    assert (volume.peak, volume.place, volume.level) == (None, "", "")
+    against = judge(said(-heatmap, noise))
+    assert against.text.startswith(
+        "Nothing on this scan supports effusion (probability 97.0 %). What reacted speaks ag"
+    )
     early = said(np.zeros((64, 64)), noise)
     early = dataclasses.replace(early, provenance={**early.provenance, "complete": False})
-    assert judge(early).text.startswith("The method was stopped before it found evidence for effusion")
+    assert judge(early).text.startswith("The method was stopped before it found anything: the map of effusion")
 
 
-def test_how_sure_follows_the_standard_error(phantom: Phantom) -> None:
+def test_how_repeatable_follows_the_standard_error(phantom: Phantom) -> None:
     heatmap = phantom.truth_mm / phantom.truth_mm.max()
     levels = []
     for noise in (0.05, 0.25, 0.4, 0.9):
         error = np.full_like(heatmap, noise)
         verdict = judge(said(heatmap, phantom.image, standard_error=error))
         assert verdict.signal_to_noise == pytest.approx(1 / noise, rel=1e-3)
+        assert not any(word in verdict.text for word in ("certain", "Certain"))
+        assert "does not say whether the method is right" in verdict.text
         levels.append(verdict.level)
-    assert levels == ["certain", "fairly certain", "uncertain", "not reliable"]
+    assert levels == ["repeatable", "fairly repeatable", "hardly repeatable", "not repeatable"]
     spreads = [
         judge(said(heatmap, phantom.image, standard_error=np.full_like(heatmap, noise))).spread for noise in (0.01, 0.1)
     ]
@@ -148,18 +157,120 @@ def test_what_the_region_explains_is_measured() -> None:
     # All that the network reads lies in the strongest region: without it the logit is -4 on both sides of zero.
     expected = float(torch.softmax(torch.tensor([-4.0, 4.0]), 0)[0])
     assert verdict.without == pytest.approx(expected, abs=0.02)
-    assert verdict.explains == pytest.approx((verdict.probability - expected) / verdict.probability, abs=0.02)
-    assert f"it explains {percent(verdict.explains or 0)} of the answer" in verdict.text
-    assert "Not measured: how sure that is" in verdict.text
+    assert len(verdict.elsewhere) == 19
+    assert min(verdict.elsewhere) > verdict.without
+    assert f"With that region hidden the probability is {percent(verdict.without or 0)}" in verdict.headline
+    assert "at 19 other places" in verdict.headline
+    assert "never that low" in verdict.headline
+    assert "Not measured: whether it is repeatable" in verdict.text
+    assert verdict.text == " ".join([verdict.headline, *verdict.details])
     assert json.loads(json.dumps(verdict.as_dict()))["text"] == verdict.text
 
 
 def test_a_region_that_does_not_support_the_answer_is_not_said_to_decide(phantom: Phantom) -> None:
     verdict = judge(said(phantom.truth_mm, phantom.image))
-    for probability, without in ((0.3, 0.8), (0.0, 0.0)):
-        text = dataclasses.replace(verdict, probability=probability, without=without).text
-        assert "does not support the answer" in text
-    assert "no single region decides" in dataclasses.replace(verdict, probability=0.9, without=0.89).text
+    for probability, without, words in ((0.3, 0.8, "rises instead"), (0.0, 0.0, "stays"), (0.9, 0.89, "stays")):
+        text = dataclasses.replace(verdict, probability=probability, without=without).headline
+        assert words in text
+        assert "no single place decides" in text
+
+
+class Everywhere(nn.Module):
+    """Reads the mean of the whole picture, so that no place matters more than another."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = 8 * x.flatten(1).mean(1) - 3
+        return torch.stack([mean, -mean], 1)
+
+
+@pytest.mark.parametrize("side", [3, 8, 14])
+def test_a_larger_region_is_not_said_to_matter_more(side: int) -> None:
+    classifier, scan = classifier_of(Everywhere(), 2), Scan(torch.full((1, 32, 32), 0.6))
+    engine = Engine(classifier, device="cpu")
+    explanation = explain(scan, classifier, target=0, method=Occlusion(patch=8, stride=4), engine=engine)
+    heatmap = np.zeros((32, 32), np.float32)
+    heatmap[2 : 2 + side, 2 : 2 + side] = 1
+    verdict = judge(dataclasses.replace(explanation, heatmap=heatmap), scan=scan, engine=engine, removal=Constant())
+    assert len(verdict.elsewhere) == 19
+    assert verdict.elsewhere == pytest.approx([verdict.without] * 19, abs=1e-4)
+    assert "never that low" not in verdict.headline
+
+
+def test_the_shape_at_other_places_is_the_same_shape() -> None:
+    shape = torch.zeros(30, 40)
+    shape[4:9, 5:12] = 1
+    shape[4, 5] = 0
+    allowed = torch.zeros(30, 40)
+    allowed[:, :30] = 1
+    copies = moved(shape, allowed)
+    assert len(copies) == 19
+    assert len({tuple(copy.flatten().tolist()) for copy in copies}) > 15
+    for copy in copies:
+        assert copy.sum() == shape.sum()
+        assert (copy * shape).sum() <= 0.25 * shape.sum()
+        assert (copy * allowed).sum() >= 0.9 * shape.sum()
+    assert not len(moved(torch.ones(8, 8), None))
+    assert moved(torch.eye(5)[None].expand(4, 5, 5) * torch.tensor([0, 1.0, 0, 0])[:, None, None], None).shape[1:] == (
+        4,
+        5,
+        5,
+    )
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_methods_that_do_not_locate_name_no_place(name: str, phantom: Phantom) -> None:
+    told = said(phantom.truth_mm, phantom.image)
+    told = dataclasses.replace(
+        told, provenance={**told.provenance, "method": {"title": METHODS[name].title, "name": name}}
+    )
+    verdict = judge(told)
+    unplaced = name in ("deconvnet", "gradient", "gradient_x_input", "guided_backprop", "smoothgrad")
+    assert METHODS[name].locates is not unplaced
+    assert bool(verdict.place) is not unplaced
+    assert ("lung" in verdict.text or "costophrenic" in verdict.text) is not unplaced
+    assert verdict.headline.startswith("No place is named") is unplaced
+
+
+def test_of_a_film_in_doubt_no_place_is_named(phantom: Phantom) -> None:
+    verdict = judge(said(phantom.truth_mm, phantom.image), doubts=["The film seems to be upside down: turn it."])
+    assert (verdict.place, verdict.side, verdict.zone, verdict.shares) == ("", "", "", {})
+    assert verdict.headline == (
+        "No place is named, because the film is in doubt. The film seems to be upside down: turn it."
+    )
+    assert "lung" not in verdict.text
+    # Whoever does not ask for doubts gets no wrong side either.
+    for turned in (phantom.image[::-1, ::-1], 1 - phantom.image, phantom.image[:, ::-1], phantom.image.T):
+        assert not judge(said(phantom.truth_mm, np.ascontiguousarray(turned))).side
+
+
+def test_the_most_probable_of_several_classes_is_called() -> None:
+    heatmap, pixels = np.eye(8), np.zeros((8, 8))
+    several = {"effusion": 0.4, "a": 0.35, "b": 0.25}
+    assert "does not call" not in judge(said(heatmap, pixels, probabilities=several)).text
+    assert "does not call" in judge(said(heatmap, pixels, probabilities={**several, "a": 0.5})).text
+
+
+def test_what_was_measured_of_such_maps_is_quoted(phantom: Phantom, monkeypatch: pytest.MonkeyPatch) -> None:
+    row: dict[str, Any] = {
+        "fingerprint": "f", "target": "effusion", "method": "occlusion", "removal": "blur", "settings": {"patch": 16},
+        "truth": "films with a box", "scans": 50, "peak": 30, "sided": 40, "side": 36,
+    }  # fmt: skip
+    monkeypatch.setattr(hits, "_rows", lambda: [row])
+
+    def of(patch: int, fingerprint: str = "f") -> Explanation:
+        told = said(phantom.truth_mm, phantom.image)
+        method = {"title": "T", "name": "occlusion", "parameters": {"patch": patch, "removal": {"name": "blur"}}}
+        return dataclasses.replace(
+            told, provenance={**told.provenance, "method": method, "model": {"fingerprint": fingerprint}}
+        )
+
+    text = judge(of(16)).text
+    assert "on 50 films with a box the maximum of such maps lay on it in 30" in text
+    assert "a named side was right in 36 of 40" in text
+    for other in (of(32), of(16, "g")):
+        assert "How reliable such maps are was not measured" in judge(other).text
+    row |= {"side": 22}
+    assert judge(of(16)).headline.startswith("No place is named")
 
 
 def test_doubts_are_said() -> None:

@@ -76,7 +76,7 @@ def main() -> None:
     some = pictures["reference"]
     pictures["reference"] = some[np.sort(rng.permutation(len(some))[:LARGEST])]
     found = {part: features_of(classifier, those) for part, those in pictures.items()}
-    known = OutOfDistribution(classifier, found["reference"], found["held_out"])
+    known = OutOfDistribution(classifier, found["reference"], found["held_out"], chest=True)
     PLACE.mkdir(exist_ok=True)
     known.save(PLACE / f"{name}.safetensors")
     stored = OutOfDistribution.load(classifier, PLACE / f"{name}.safetensors")

@@ -36,7 +36,7 @@ class Scan:
         value_range: the two pixel values that are shown as black and white. A classifier sees
             ``(pixels - low) / (high - low)``, so the default ``(0, 1)`` hands pixels over untouched.
         spacing: millimetres between pixel centres along each spatial axis, ``None`` where unknown.
-        source: where the scan came from, for the provenance record.
+        source: where the scan came from, for the provenance record: the name of its file, never where that lies.
         notices: what reading the file had to decide, in words (RGB turned to grey, ...).
         view: how the rays went through a radiograph, ``"PA"``, ``"AP"`` or ``"LATERAL"``; empty where unknown.
         modality: DICOM's word for the kind of device (``"DX"``, ``"CT"``, ...); empty where unknown.

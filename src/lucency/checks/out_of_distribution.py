@@ -26,12 +26,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lucency.classifier import Classifier
-from lucency.errors import OutputError, ParameterError, QuestionError
+from lucency.errors import ModelError, OutputError, ParameterError, QuestionError
 from lucency.explanation import Explanation
+from lucency.lungs.upright import orientation
 from lucency.methods import Step
 from lucency.scan import Scan
 
@@ -44,6 +46,8 @@ LEVEL = 0.01
 NEIGHBOURS = 5
 KEPT = 24
 """How many of the strongest reactions of a run are looked at."""
+CHEST = 0.9
+"""Share of a model's clean scans that must be upright frontal chest films before it is taken to read nothing else."""
 FEWEST = 199
 """Held-out scans with which a p-value can come below :data:`LEVEL` at all."""
 
@@ -82,11 +86,13 @@ class OutOfDistribution:
         classifier: the classifier.
         reference: float64 ``[N, D]``, features of clean scans, from which distances are taken.
         held_out: float64 ``[M, D]``, features of further clean scans, which set the error rate.
+        chest: whether those scans are frontal chest films, so that films that lie otherwise can be doubted.
     """
 
     classifier: Classifier
     reference: Array
     held_out: Array
+    chest: bool = False
 
     def __post_init__(self) -> None:
         if len(self.reference) <= NEIGHBOURS or len(self.held_out) < FEWEST:
@@ -114,7 +120,25 @@ class OutOfDistribution:
             QuestionError: when the classifier is a black box.
         """
         found = np.concatenate([_features_of(classifier, classifier.prepare(scan)[None]) for scan in scans])
-        return cls(classifier, found[1::2], found[::2])
+        upright = [len(scan.shape) == 2 and orientation(scan).upright for scan in scans]
+        return cls(classifier, found[1::2], found[::2], bool(np.mean(upright) >= CHEST))
+
+    @classmethod
+    def of(cls, classifier: Classifier) -> OutOfDistribution | None:
+        """What the classifier brings with it: its own :attr:`Classifier.reference`, or that of a shipped model.
+
+        Raises:
+            ModelError: when its reference cannot be read, or was made for other weights.
+        """
+        if classifier.reference is None:
+            return cls.shipped(classifier)
+        known = cls.load(classifier, classifier.reference)
+        if known is None:
+            raise ModelError(
+                f"The reference {classifier.reference.name} was made for other weights than those of "
+                f"{classifier.name}; make it again with OutOfDistribution.fit(classifier, scans).save(path)."
+            )
+        return known
 
     @classmethod
     def shipped(cls, classifier: Classifier) -> OutOfDistribution | None:
@@ -127,11 +151,22 @@ class OutOfDistribution:
 
     @classmethod
     def load(cls, classifier: Classifier, path: Path) -> OutOfDistribution | None:
-        """Reads what :meth:`save` wrote; ``None`` where that was for other weights."""
-        stored = load_file(path)
-        if bytes(stored["fingerprint"].tolist()).decode() != classifier.fingerprint:
-            return None
-        return cls(classifier, *(stored[k].double().numpy() for k in ("reference", "held_out")))
+        """Reads what :meth:`save` wrote; ``None`` where that was for other weights.
+
+        Raises:
+            ModelError: when the file is missing, damaged or something else.
+        """
+        try:
+            stored = load_file(path)
+            fingerprint = bytes(stored["fingerprint"].tolist()).decode()
+            reference, held_out = (stored[k].double().numpy() for k in ("reference", "held_out"))
+            chest = bool(stored["chest"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise ModelError(
+                f"{path} is no reference of clean scans ({error}); OutOfDistribution.fit(classifier, scans).save(path) "
+                "writes one."
+            ) from error
+        return cls(classifier, reference, held_out, chest) if fingerprint == classifier.fingerprint else None
 
     def save(self, path: Path) -> None:
         """Writes the features in half precision, and which weights they belong to.
@@ -140,6 +175,7 @@ class OutOfDistribution:
             OutputError: when the file cannot be written.
         """
         tensors = {k: torch.from_numpy(getattr(self, k)).half().contiguous() for k in ("reference", "held_out")}
+        tensors["chest"] = torch.tensor(self.chest)
         tensors["fingerprint"] = torch.tensor(list(self.classifier.fingerprint.encode()), dtype=torch.uint8)
         try:
             save_file(tensors, path)

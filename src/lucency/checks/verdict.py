@@ -1,9 +1,9 @@
-"""What a map says, in plain words made of its numbers: where, how strongly, how sure, and what speaks against it."""
+"""What a map says, in the words of a report: where, how strongly, and what speaks against believing it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +11,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
+from lucency.checks.hits import Hits, known_hits
 from lucency.checks.out_of_distribution import LEVEL
 from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.explanation import Explanation
 from lucency.lungs import lung_fields, places
+from lucency.methods import METHODS
 from lucency.removal import Removal
 from lucency.scan import Scan
 
 REGION = 0.5
 """Share of the maximum down to which what is connected to it counts as the strongest region."""
-LEVELS = ((5.0, "certain"), (3.0, "fairly certain"), (2.0, "uncertain"), (-np.inf, "not reliable"))
-"""How sure a peak of so many standard errors is called."""
+LEVELS = ((5.0, "repeatable"), (3.0, "fairly repeatable"), (2.0, "hardly repeatable"), (-np.inf, "not repeatable"))
+"""What a peak of so many standard errors is called."""
 MAINLY = 0.5
+ELSEWHERE = 19
+"""At how many other places the shape of the strongest region is hidden for comparison."""
+FEWEST = 5
+"""Places below which nothing is said of how the region compares."""
+OVERLAP = 0.25
+"""Share of the strongest region that another place of its shape may cover."""
+HARDLY = 0.05
+"""Share of the probability below which a fall is none."""
 STOPPED = "The method was stopped before its end."
 ASTRAY = 0.4
 """Share of the evidence outside the lungs from which on the verdict warns."""
@@ -38,63 +49,101 @@ class Verdict:
         target: the class.
         probability: of it, on the clean scan.
         watched: what was watched, when that is not the class: a unit of a layer.
-        place: the name of the place of the strongest region; empty where the scan has no named places.
+        method: the title of the method.
+        locates: whether maps of this method show where the evidence for a class lies, as far as is known.
+        reacted: whether the map is anything but flat.
+        place: the name of the place of the strongest region; empty where none can be named.
         zone, side: the same in parts; the side is the patient's.
-        peak: index of the map's maximum on the scan.
+        peak: index of the map's maximum on the scan; ``None`` for a flat map.
         shares: share of the supporting evidence in each named place, the largest first, or empty.
         area: share of the scan that the strongest region takes.
         evidence: share of the supporting evidence in it.
-        without: the probability when the strongest region is removed, if that was asked.
+        without: the probability when the strongest region is hidden, if that was asked.
+        elsewhere: the probabilities when the same shape is hidden at other places instead.
         level: one of the words of :data:`LEVELS`; empty without a standard error.
         signal_to_noise: the peak in standard errors, or ``None``.
         spread: how far the peak may be off: root mean square distance, in mm where the spacing is known, else pixels.
         in_mm: which of the two.
         bars: where the standard error is from: "method", "copies" or "none".
+        hits: how often such maps were right where the truth is known, if that was measured.
         out_of_distribution: share of the strongest reactions from scans unlike what the model knows, or ``None``.
         sanity: whether the method's maps of this model depend on what the model has learnt, or ``None``.
+        doubts: why the film cannot be what the model reads, one sentence each.
         warnings: what a reader must know besides.
     """
 
     target: str
     probability: float
     watched: str
+    method: str
+    locates: bool
+    reacted: bool
     place: str
     zone: str
     side: str
-    peak: tuple[int, ...]
+    peak: tuple[int, ...] | None
     shares: Mapping[str, float]
     area: float
     evidence: float
     without: float | None
+    elsewhere: tuple[float, ...]
     level: str
     signal_to_noise: float | None
     spread: float | None
     in_mm: bool
     bars: str
+    hits: Hits | None
     out_of_distribution: float | None
     sanity: bool | None
+    doubts: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
-    def explains(self) -> float | None:
-        """Share of the probability that goes when the strongest region is removed; ``None`` of a probability of 0."""
-        if self.without is None or self.probability == 0:
-            return None
-        return (self.probability - self.without) / self.probability
+    def text(self) -> str:
+        """The headline, then the details."""
+        return " ".join([self.headline, *self.details])
 
     @property
-    def text(self) -> str:
-        """Everything in a few sentences."""
-        if not self.evidence and STOPPED in self.warnings:
-            return f"The method was stopped before it found evidence for {self._about}; give it more time."
+    def headline(self) -> str:
+        """Where and how strongly, in two short sentences."""
+        if not self.reacted:
+            early = STOPPED in self.warnings
+            said = "The method was stopped before it found anything" if early else "Nothing reacted"
+            return f"{said}: the map of {self._about} is flat{'; give it more time' if early else ''}."
         if not self.evidence:
-            return " ".join([f"Nothing on this scan supports {self._about}.", *self.warnings])
-        return " ".join([self._where, self._strength, *self._checks, *self.warnings, *self._unknown])
+            return f"Nothing on this scan supports {self._about}. What reacted speaks against it."
+        if self.doubts:
+            return f"No place is named, because the film is in doubt. {self.doubts[0]}"
+        if not self.locates:
+            return (
+                f"No place is named: maps of {self.method} do not show where the evidence for {self._about} lies. "
+                "Ask another method, such as occlusion or Grad-CAM."
+            )
+        return f"{self._where} {self._strength}"
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """What speaks against believing the headline, then what else was measured; one sentence each."""
+        if not self.reacted:
+            return tuple(w for w in (*self.doubts, *self.warnings) if w != STOPPED)
+        if not self.evidence:
+            return (*self.doubts, *self.warnings)
+        said = [*self.doubts[1:], *self.warnings]
+        if self._named:
+            said += [*self._others, *self._reliable]
+        return (*said, *self._checks, *self._unknown)
 
     def as_dict(self) -> dict[str, Any]:
-        """The numbers and the text as plain JSON values."""
-        record = dataclasses.asdict(self) | {"explains": self.explains, "text": self.text}
-        return record | {"peak": list(self.peak), "warnings": list(self.warnings), "shares": dict(self.shares)}
+        """The numbers and the words as plain JSON values."""
+        record = dataclasses.asdict(self) | {
+            "headline": self.headline, "details": list(self.details), "text": self.text
+        }  # fmt: skip
+        lists = {"peak": self.peak, "elsewhere": self.elsewhere, "doubts": self.doubts, "warnings": self.warnings}
+        return record | {k: None if v is None else list(v) for k, v in lists.items()} | {"shares": dict(self.shares)}
+
+    @property
+    def _named(self) -> bool:
+        return self.locates and not self.doubts
 
     @property
     def _about(self) -> str:
@@ -104,40 +153,68 @@ class Verdict:
 
     @property
     def _at(self) -> str:
-        axes = ("slice", "row", "column")[-len(self.peak) :]
-        return ", ".join(f"{axis} {i}" for axis, i in zip(axes, self.peak, strict=True))
+        peak = self.peak or ()
+        axes = ("slice", "row", "column")[-len(peak) :]
+        return ", ".join(f"{axis} {i}" for axis, i in zip(axes, peak, strict=True))
 
     @property
     def _where(self) -> str:
         if not self.place:
-            return f"Evidence for {self._about} lies mainly around {self._at}."
+            return f"Around {self._at}: the strongest evidence for {self._about}."
+        place = self.place.removeprefix("the ")
         share = self.shares[self.place]
-        how = "lies mainly at" if share >= MAINLY else "is strongest at"
-        said = f"Evidence for {self._about} {how} {self.place} ({percent(share)} of it; peak at {self._at})"
-        others = [f"{percent(s)} lies at {p}" for p, s in self.shares.items() if p != self.place and s >= 0.15]
-        return f"{said}; {' and '.join(others[:2])}." if others else f"{said}."
+        how = "most of the evidence" if share >= MAINLY else "the strongest evidence"
+        return f"{place[0].upper()}{place[1:]}: {how} for {self._about}, {percent(share)} of all."
 
     @property
     def _strength(self) -> str:
         if self.without is None:
             return f"The strongest region holds {percent(self.evidence)} of it on {percent(self.area)} of the scan."
-        said = f"Without the strongest region ({percent(self.area)} of the scan) the probability is "
-        said += percent(self.without)
-        if self.explains is None or self.explains < -0.05:
-            return f"{said}, not less: as a whole, the region does not support the answer."
-        if self.explains < 0.05:
-            return f"{said}, hardly less: no single region decides."
-        return f"{said}: it explains {percent(self.explains)} of the answer."
+        fall = self.probability - self.without
+        if fall < HARDLY * self.probability or self.probability == 0:
+            kept = "stays" if fall >= -HARDLY * self.probability else "rises instead of falling"
+            return f"With that region hidden the probability {kept} ({percent(self.without)}): no single place decides."
+        said = f"With that region hidden the probability is {percent(self.without)}"
+        if len(self.elsewhere) < FEWEST:
+            return f"{said}, but it takes {percent(self.area)} of the scan, too much to compare with other places."
+        same = sum(p <= self.without for p in self.elsewhere)
+        with_others = f"with the same shape hidden at {len(self.elsewhere)} other places it is "
+        with_others += percent(float(np.mean(self.elsewhere)))
+        if not same:
+            return f"{said}; {with_others} on average and never that low."
+        return f"{said}; {with_others} on average, and as low at {same} of them."
+
+    @property
+    def _others(self) -> list[str]:
+        if not self.place:
+            return []
+        others = [f"{percent(s)} lies at {p}" for p, s in self.shares.items() if p != self.place and s >= 0.15]
+        also = f"; {' and '.join(others[:2])}" if others else ""
+        return [f"The maximum is at {self._at}{also}."]
+
+    @property
+    def _reliable(self) -> list[str]:
+        if self.watched:
+            return []
+        if self.hits is None:
+            return ["How reliable such maps are was not measured for this model, method and removal."]
+        return [self.hits.sentence]
 
     @property
     def _checks(self) -> list[str]:
         said = []
-        if self.signal_to_noise is not None:
-            noise = f"{self.signal_to_noise:.1f}" if self.signal_to_noise < 100 else "over 100"
+        if self.signal_to_noise is not None and self._named:
             unit = "mm" if self.in_mm else "pixels"
-            place = "" if self.spread is None else f", and its place is known to about {max(self.spread, 1):.0f} {unit}"
-            level = self.level[0].upper() + self.level[1:]
-            said.append(f"{level}: the peak stands {noise} standard errors above zero{place}.")
+            place = "" if self.spread is None else f", its place to about {max(self.spread, 1):.0f} {unit}"
+            noise = f"{self.signal_to_noise:.1f}" if self.signal_to_noise < 20 else "over 20"
+            source = {
+                "method": "draws of the method's random numbers",
+                "copies": "small shifts of the scan",
+            }.get(self.bars, "repetitions")
+            said.append(
+                f"{self.level[0].upper()}{self.level[1:]} over {source}: the peak stands {noise} standard errors above "
+                f"zero{place}; that does not say whether the method is right."
+            )
         if self.out_of_distribution is not None:
             said.append(
                 f"{percent(self.out_of_distribution)} of the strongest reactions came from perturbed scans unlike "
@@ -157,7 +234,7 @@ class Verdict:
     @property
     def _unknown(self) -> list[str]:
         unknown = {
-            "how sure that is (error bars)": self.signal_to_noise,
+            "whether it is repeatable (error bars)": self.signal_to_noise,
             "whether the perturbed scans are like those that the model knows": self.out_of_distribution,
             "whether the map depends on what the model has learnt (sanity check)": self.sanity,
         }
@@ -172,21 +249,32 @@ def judge(
     engine: Engine | None = None,
     removal: Removal | None = None,
     sanity: bool | None = None,
+    doubts: Sequence[str] = (),
 ) -> Verdict:
     """What the map says.
 
     Args:
         explanation: with a heatmap of two or three axes.
-        scan, engine, removal: when all are given, the strongest region is removed to see what the probability does.
+        scan, engine, removal: when all are given, the strongest region, and its shape at other places, are hidden to
+            see what the probability does (20 evaluations at most).
         sanity: whether randomising the model's weights changes the map (:mod:`lucency.checks.sanity`).
+        doubts: why the film cannot be what the model reads (:func:`lucency.checks.film.doubts`); where there are any,
+            no place is named.
     """
     heatmap = explanation.heatmap
-    supporting = heatmap.clip(min=0).astype(np.float64)
+    reacted = bool(np.ptp(heatmap) > 0)
+    supporting = heatmap.clip(min=0).astype(np.float64) if reacted else np.zeros(heatmap.shape)
     total = float(supporting.sum())
-    region = strongest(heatmap)
+    region = strongest(heatmap) if reacted else np.zeros(heatmap.shape, bool)
+    about = explanation.provenance
+    method = METHODS.get(str(about["method"].get("name")))
+    hits = known_hits(explanation)
+    locates = (method is None or method.locates) and (hits is None or hits.tells)
+    named = locates and not doubts and total > 0
+    lungs = lung_fields(Scan.from_array(explanation.pixels)) if named and heatmap.ndim == 2 else None
     place, zone, side, shares = "", "", "", {}
-    lungs = None if heatmap.ndim != 2 else lung_fields(Scan.from_array(explanation.pixels))
-    if lungs is not None and total > 0:
+    chest = None
+    if lungs is not None:
         names, numbers = places(lungs)
         by_place = np.bincount(numbers.ravel(), supporting.ravel(), len(names)) / total
         in_region = np.bincount(numbers[region], supporting[region], len(names))
@@ -194,33 +282,40 @@ def judge(
         place, zone, side = str(found), found.zone, found.side
         order = np.argsort(-by_place, kind="stable")
         shares = {str(names[i]): float(by_place[i]) for i in order if by_place[i] > 0}
-    without = None
-    if scan is not None and engine is not None and removal is not None and region.any():
-        without = _without(explanation, region, scan, engine, removal)
-    noise, spread, in_mm = _sureness(explanation)
-    evidence = float(supporting[region].sum() / total) if total > 0 else 0.0
-    question = explanation.provenance["question"]
+        chest = np.isin(numbers, [i for i, name in enumerate(names) if name.zone != "outside the lungs"])
+    without: float | None = None
+    elsewhere: tuple[float, ...] = ()
+    if named and scan is not None and engine is not None and removal is not None:
+        without, elsewhere = _hidden(explanation, region, chest, scan, engine, removal)
+    noise, spread, in_mm = _sureness(explanation) if reacted else (None, None, False)
+    question = about["question"]
     off = explanation.facts.get("out-of-distribution evidence")
     return Verdict(
         target=explanation.target,
         probability=explanation.probability,
         watched=str(question["label"]) if str(question["watch"]).startswith("layer") else "",
+        method=str(about["method"]["title"]),
+        locates=locates,
+        reacted=reacted,
         place=place,
         zone=zone,
         side=side,
-        peak=explanation.peak,
+        peak=explanation.peak if reacted else None,
         shares=shares,
         area=float(region.mean()),
-        evidence=evidence,
+        evidence=float(supporting[region].sum() / total) if total > 0 else 0.0,
         without=without,
+        elsewhere=elsewhere,
         level="" if noise is None else next(word for least, word in LEVELS if noise >= least),
         signal_to_noise=noise,
         spread=spread,
         in_mm=in_mm,
-        bars=str(explanation.provenance.get("error_bars", {}).get("from", "none")),
+        bars=str(about.get("error_bars", {}).get("from", "none")),
+        hits=hits,
         out_of_distribution=None if off is None else float(off),
         sanity=sanity,
-        warnings=tuple(_warnings(explanation, place, shares)),
+        doubts=tuple(doubts),
+        warnings=tuple(_warnings(explanation, named, place, shares)),
     )
 
 
@@ -242,14 +337,53 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share > 0.95 or share < 0.05 else f"{100 * share:.0f} %"
 
 
-def _without(
-    explanation: Explanation, region: NDArray[np.bool_], scan: Scan, engine: Engine, removal: Removal
-) -> float:
-    """The probability of the class when the region is removed."""
+def moved(shape: Tensor, allowed: Tensor | None, count: int = ELSEWHERE, seed: int = 0) -> Tensor:
+    """A soft mask ``[*grid]`` at other places, as it is and mirrored: ``[at most count, *grid]``.
+
+    Each copy lies wholly on the grid, covers at most :data:`OVERLAP` of the mask itself, and as much of ``allowed``
+    ``[*grid]`` as the mask does, within a tenth of the mask.
+    """
+    rng = np.random.default_rng(seed)
+    inside = torch.nonzero(shape > 0)
+    low, high = inside.amin(0).tolist(), (inside.amax(0) + 1).tolist()
+    piece = shape[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    total = float(shape.sum())
+    least = 0.0 if allowed is None else float((shape * allowed).sum()) - 0.1 * total
+    found: list[Tensor] = []
+    for _ in range(40 * count):
+        if len(found) == count:
+            break
+        start = [int(rng.integers(n - p + 1)) for n, p in zip(shape.shape, piece.shape, strict=True)]
+        copy = torch.zeros_like(shape)
+        at = tuple(slice(a, a + p) for a, p in zip(start, piece.shape, strict=True))
+        copy[at] = piece.flip(-1) if rng.random() < 0.5 else piece
+        apart = float((copy * shape).sum()) <= OVERLAP * float((shape * shape).sum())
+        if apart and (allowed is None or float((copy * allowed).sum()) >= least):
+            found.append(copy)
+    return torch.stack(found) if found else shape.new_zeros(0, *shape.shape)
+
+
+def _hidden(
+    explanation: Explanation,
+    region: NDArray[np.bool_],
+    chest: NDArray[np.bool_] | None,
+    scan: Scan,
+    engine: Engine,
+    removal: Removal,
+) -> tuple[float, tuple[float, ...]]:
+    """The probability of the class when the region is hidden, and when its shape is hidden elsewhere instead."""
     frame = engine.classifier.frame(scan)
-    kept = 1 - frame.to_grid(torch.from_numpy(region.astype(np.float32))[None]).clamp(0, 1)
+
+    def on_grid(mask: NDArray[np.bool_]) -> Tensor:
+        return frame.to_grid(torch.from_numpy(mask.astype(np.float32))[None])[0].clamp(0, 1)
+
+    shape = on_grid(region)
+    if not shape.any():
+        return explanation.probability, ()
+    others = moved(shape, None if chest is None else on_grid(chest))
     question = Question.ask(engine.classifier, scan, explanation.target, "probability")
-    return float(engine.open(scan, question, removal).scores(kept)[0, 0])
+    scores = engine.open(scan, question, removal).scores(1 - torch.cat([shape[None], others]))[:, 0].tolist()
+    return float(scores[0]), tuple(float(score) for score in scores[1:])
 
 
 def _sureness(explanation: Explanation) -> tuple[float | None, float | None, bool]:
@@ -270,17 +404,25 @@ def _sureness(explanation: Explanation) -> tuple[float | None, float | None, boo
     return noise, float(np.sqrt(np.square(steps).sum(1).mean())), in_mm
 
 
-def _warnings(explanation: Explanation, place: str, shares: Mapping[str, float]) -> list[str]:
+def _warnings(explanation: Explanation, named: bool, place: str, shares: Mapping[str, float]) -> list[str]:
     found = []
     if not explanation.complete:
         found.append(STOPPED)
-    if explanation.probability < 0.5 and explanation.heatmap.max() > 0:
+    if explanation.heatmap.max() > 0 and not _called(explanation):
         found.append(f"The model does not call this scan {explanation.target}.")
     outside = sum(share for name, share in shares.items() if name.endswith("outside the lungs"))
     if outside >= ASTRAY:
         found.append(
             f"{percent(outside)} of the evidence lies outside the lungs: the model may be reading something else."
         )
-    if not place and explanation.heatmap.ndim == 2:
-        found.append("No lungs were found on this scan, so its places have no names.")
+    if named and not place and explanation.heatmap.ndim == 2:
+        found.append("No frontal chest film was recognised, so its places have no names.")
     return found
+
+
+def _called(explanation: Explanation) -> bool:
+    """Whether the model calls the scan so: at one half, or as the most probable of classes that exclude each other."""
+    if explanation.probability >= 0.5:
+        return True
+    every = explanation.probabilities.values()
+    return abs(sum(every) - 1) < 1e-3 and explanation.probability == max(every)

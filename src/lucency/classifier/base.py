@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -216,6 +217,8 @@ class Classifier:
         self.extra_inputs = extra_inputs
         self.alone = alone
         self.notices = tuple(notices)
+        self.reference: Path | None = None
+        """A file of clean scans' features that :class:`lucency.checks.out_of_distribution.OutOfDistribution` wrote."""
 
     def __repr__(self) -> str:
         size = "any size" if self.input_size is None else "x".join(map(str, self.input_size))

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lucency.lungs.network import SIZE, LungNet
+from lucency.lungs.upright import orientation
 from lucency.scan import Scan
 
 Mask = NDArray[np.bool_]
@@ -50,12 +51,13 @@ class LungFields:
 
 
 def lung_fields(scan: Scan) -> LungFields | None:
-    """The lung fields, or ``None`` where no plausible pair of lungs is found: it is not a frontal chest film.
+    """The lung fields, or ``None``: for what is no upright frontal chest film, or where no plausible pair is found.
 
     A small network trained on simulated films answers, on the film's tone taken out by equalisation. Under fluid it
-    has learnt to answer where the lung would be. A film upside down or in negative is not told from a proper one.
+    has learnt to answer where the lung would be. A second one tells first whether the film lies upright
+    (:func:`lucency.lungs.upright.orientation`), since right and left would have each other's names on any other.
     """
-    if len(scan.shape) != 2:
+    if len(scan.shape) != 2 or not orientation(scan).upright:
         return None
     probabilities = lung_probabilities(scan)
     found = [_largest(p) for p in probabilities]

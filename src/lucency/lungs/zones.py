@@ -59,7 +59,7 @@ def places(lungs: LungFields) -> tuple[list[Place], NDArray[np.uint8]]:
     names = [Place("outside the lungs", ""), Place("heart and mediastinum", "")]
     numbers = np.zeros(lungs.right.shape, np.uint8)
     numbers[_between(lungs)] = 1
-    middle = _middle(lungs)
+    middle = midline(lungs)
     distances = [ndimage.distance_transform_edt(~lung) for lung in (lungs.right, lungs.left)]
     for right, lung, near, far in (
         (True, lungs.right, *distances),
@@ -90,7 +90,7 @@ def completed(lungs: LungFields) -> LungFields:
 
     A lung field ends where a large effusion begins, and what is white beneath is its base all the same.
     """
-    middle = _middle(lungs)
+    middle = midline(lungs)
     levels = {right: _dome_level(lung) for right, lung in ((True, lungs.right), (False, lungs.left))}
     short = levels[True] < levels[False]
     lung, other = (lungs.right, lungs.left) if short else (lungs.left, lungs.right)
@@ -127,7 +127,7 @@ def _dome_level(lung: Mask) -> int:
     return int(np.median(lowest[lowest > np.median(lowest) - 0.2 * np.ptp(np.flatnonzero(lung.any(1)))]))
 
 
-def _middle(lungs: LungFields) -> float:
+def midline(lungs: LungFields) -> float:
     """Column of the midline: half way between the lung fields in their upper half, where there is no heart."""
     rows = np.flatnonzero(lungs.right.any(1) & lungs.left.any(1))
     rows = rows[: max(1, len(rows) // 2)]

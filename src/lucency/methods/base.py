@@ -84,6 +84,8 @@ class Method(ABC):
         axes: labels of the third panel, ``(x, y)``, where it is a curve or a scatter.
         needs_gradients: whether a black box is out of its reach.
         unit: what a pixel of the map means, for the colour bar.
+        locates: whether a high value means that there lies evidence for the answer, so that a place may be named. Not
+            so for a gradient, which says where a change would matter, nor for what is led back through altered ReLUs.
     """
 
     name: ClassVar[str]
@@ -92,6 +94,7 @@ class Method(ABC):
     panel: ClassVar[Reaction] = "map"
     axes: ClassVar[tuple[str, str]] = ("", "")
     needs_gradients: ClassVar[bool] = False
+    locates: ClassVar[bool] = True
     unit: ClassVar[str]
 
     @abstractmethod

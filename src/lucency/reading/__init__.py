@@ -74,7 +74,7 @@ def read_scan(
         scan = read_dicom(file, frame=frame, window=window, value_range=value_range)
     else:
         raise ScanError(f"{file} is no DICOM, picture, NumPy or volume file; convert it to one of these.")
-    return _shows_something(replace(scan, source=str(file)), str(file))
+    return _shows_something(replace(scan, source=file.name), str(file))
 
 
 def as_scan(
