@@ -323,8 +323,9 @@ def test_moved_copies_are_moved_copies() -> None:
 
 
 def test_the_verdict_is_kept_with_the_explanation(tmp_path: Path) -> None:
-    explanation = said(np.eye(8), np.zeros((8, 8)))
-    verdict: Verdict = judge(explanation)
+    classifier, scan = classifier_of(Corner(), 2), Scan(torch.rand(1, 32, 32))
+    explanation = explain(scan, classifier, target=0, method=Occlusion(patch=16), device="cpu")
+    verdict: Verdict = judge(explanation, scan=scan, engine=Engine(classifier, device="cpu"), removal=Constant())
     kept = dataclasses.replace(explanation, verdict=verdict.as_dict())
     assert Explanation.load(kept.save(tmp_path / "x.lucency")).verdict["text"] == verdict.text
 
