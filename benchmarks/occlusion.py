@@ -195,7 +195,7 @@ def whole(name: str, size: int) -> dict[str, object]:
 
 def bound(net: nn.Module, x: Tensor) -> float:
     """How many times fewer multiplications the best windows need than the whole network, copies not counted."""
-    graph = traced(net)
+    graph = traced(net, x)
     assert graph is not None
     with torch.inference_mode():
         state = Incremental(graph, x)

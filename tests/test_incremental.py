@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from lucency import Scan, explain
 from lucency.classifier import Question
 from lucency.engine import Engine, scorer
-from lucency.engine.graph import Bounded, traced
+from lucency.engine.folding import Bounded
+from lucency.engine.graph import traced
 from lucency.engine.incremental import Incremental
 from lucency.masks import Patches
 from lucency.methods.occlusion import Occlusion
@@ -300,9 +301,10 @@ def test_concatenations_share_a_buffer(nested: bool, whole_from: float, monkeypa
 def test_windows_stay_small() -> None:
     """Two 3 x 3 convolutions and a 2 x 2 pooling: the sizes that pen and paper give."""
     net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1), nn.MaxPool2d(2)).eval()
-    graph = traced(net)
+    scan = torch.rand(1, 1, 64, 64)
+    graph = traced(net, scan)
     assert graph is not None
-    state = Incremental(graph, torch.rand(1, 1, 64, 64))
+    state = Incremental(graph, scan)
     plan = state.plan((8, 8), 0.9)
     assert plan.stride == (2, 2)
     places = [p for n, p in state.places(plan, (0, 1)).items() if n.op == "call_module"]
@@ -344,13 +346,13 @@ def test_norm_and_rectifier_before_a_convolution_are_one(dead: bool) -> None:
     if dead:
         # A slope of nothing has no bound to stand for it.
         net.norm.weight.data[2] = 0.0
-    graph = traced(net)
+    x = torch.rand(3, 1, 20, 20)
+    graph = traced(net, x[:1])
     assert graph is not None
     bounded = sum(isinstance(m, Bounded) for m in graph.modules())
     assert bounded == (1 if dead else 2)
-    x = torch.rand(3, 1, 20, 20)
     assert torch.allclose(graph(x), net(x), atol=1e-6)
-    kept = traced(net, ["norm", "norm2"])
+    kept = traced(net, x[:1], ["norm", "norm2"])
     assert kept is not None
     assert not any(isinstance(m, Bounded) for m in kept.modules())
 
@@ -359,5 +361,5 @@ def test_copying_an_exported_program_does_not_reach_the_user() -> None:
     program = torch.export.export(BeforeConvolution().eval(), (torch.rand(1, 1, 20, 20),)).module()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        traced(program)
+        traced(program, torch.rand(1, 1, 20, 20))
     assert not told

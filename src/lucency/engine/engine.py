@@ -89,7 +89,7 @@ class Engine:
         self.windows = windows and self.device.type == "cpu" and classifier.module is not None and not classifier.alone
         self.checked: set[tuple[str, ...]] = set()
         self.seconds: dict[tuple[object, ...], list[float]] = {}
-        self._graphs: dict[tuple[str, ...], fx.GraphModule | None] = {}
+        self._graphs: dict[tuple[str, ...], tuple[torch.Size, fx.GraphModule | None]] = {}
 
     def first_pass(self, x: Tensor, work: Callable[[Tensor], Result]) -> Result:
         """What ``work`` makes of one scan ``[1, C, *grid]``; sees how many such scans fit into the memory at once."""
@@ -119,11 +119,14 @@ class Engine:
         other.seed = seed
         return other
 
-    def graph(self, keep: tuple[str, ...]) -> fx.GraphModule | None:
-        """The network as a graph whose layers in ``keep`` can be watched; ``None`` where it has none."""
-        if keep not in self._graphs:
-            self._graphs[keep] = traced(self.classifier.network(), keep)
-        return self._graphs[keep]
+    def graph(self, keep: tuple[str, ...], example: Tensor) -> fx.GraphModule | None:
+        """The network as a graph for scans like ``example`` ``[1, C, *grid]``; ``None`` where it has none.
+
+        The layers in ``keep`` can be watched.
+        """
+        if keep not in self._graphs or self._graphs[keep][0] != example.shape:
+            self._graphs[keep] = (example.shape, traced(self.classifier.network(), example, keep))
+        return self._graphs[keep][1]
 
     def forget(self, keep: tuple[str, ...]) -> None:
         """Traces the network anew when it is next asked for: its weights have changed."""
@@ -277,11 +280,11 @@ class Probe:
         return self._fast
 
     def _traced(self, keep: tuple[str, ...]) -> Scorer | None:
-        graph = self.engine.graph(keep)
+        clean = self.engine.classifier.enter(self.pixels[None])
+        graph = self.engine.graph(keep, clean)
         if graph is None:
             return None
         try:
-            clean = self.engine.classifier.enter(self.pixels[None])
             fast = Scorer(self, Incremental(graph, clean, keep))
             before = self.evaluations
             same = self.same(fast.raw(self.pixels[None]), self._clean_raw)

@@ -1,134 +1,169 @@
-"""A network as a graph of operators, brought into the form in which it is quickest to run."""
+"""A network as a graph of operators."""
 
 from __future__ import annotations
 
 import copy
+import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from lucency.engine.folding import folded
+
+BATCHES = (2, 3)
 
 
-def traced(module: nn.Module, keep: Sequence[str] = ()) -> fx.GraphModule | None:
-    """The network as a graph, batch norms folded into the convolutions before them; ``None`` where it has no graph.
+def traced(module: nn.Module, example: Tensor, keep: Sequence[str] = ()) -> fx.GraphModule | None:
+    """The network as a graph that is quick to run; ``None`` where it has none.
 
-    Convolutions named in ``keep`` are watched, so theirs stay apart.
+    Args:
+        module: is left as it is.
+        example: ``[1, C, H, W]``, a scan. The graph holds for scans of its size, in batches of any size.
+        keep: the modules that are watched; they stay in the graph.
     """
     try:
         with warnings.catch_warnings():
             # Copying an exported program makes PyTorch warn of its own future, which no user can change.
             warnings.simplefilter("ignore")
-            return _folded(fx.symbolic_trace(copy.deepcopy(module).eval()), keep)
+            only = _Only(copy.deepcopy(module))
+            for part in only.modules():
+                # An exported program refuses to be told so by its own method.
+                part.training = False
+            graph = _Tracer(only, example).trace(only)
+            for node in graph.nodes:
+                if node.op in ("call_module", "get_attr"):
+                    name = str(node.target)
+                    if not name.startswith("network."):
+                        # A tensor that the network has made on its way.
+                        setattr(only.network, name, getattr(only, name))
+                    node.target = name.removeprefix("network.")
+            return folded(fx.GraphModule(only.network, graph), keep)
     except Exception:
         # Whatever a user's forward does that cannot be traced (control flow on values, foreign code) runs dense.
         return None
 
 
-def _folded(graph: fx.GraphModule, keep: Sequence[str]) -> fx.GraphModule:
-    modules = dict(graph.named_modules())
-    calls = [n.target for n in graph.graph.nodes if n.op == "call_module"]
-    for node in list(graph.graph.nodes):
-        if node.op != "call_module" or type(modules[node.target]) is not nn.BatchNorm2d:
-            continue
-        before, norm = node.args[0], modules[node.target]
-        if before.op != "call_module" or type(modules[before.target]) is not nn.Conv2d or norm.running_mean is None:
-            continue
-        if len(before.users) == 1 and calls.count(before.target) == 1 and before.target not in keep:
-            modules[before.target] = fuse_conv_bn_eval(modules[before.target], norm)
-            graph.set_submodule(before.target, modules[before.target])
-            node.replace_all_uses_with(before)
-            graph.graph.erase_node(node)
-    _bound(graph, calls, keep)
-    order = {node: i for i, node in enumerate(graph.graph.nodes)}
-    for node in graph.graph.nodes:
-        if node.all_input_nodes and overwrites(node, modules):
-            # What was overwritten is read from here on as what it has become.
-            node.all_input_nodes[0].replace_all_uses_with(node, lambda user, node=node: order[user] > order[node])
-    for child in graph.modules():
-        # An activation that overwrites its input would overwrite the clean scan's.
-        if getattr(child, "inplace", False):
-            child.inplace = False  # type: ignore[assignment]
-    graph.recompile()
-    return graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+class _Only(nn.Module):
+    """A network that is given a scan and nothing else, so that its other arguments are their defaults."""
 
-
-class Bounded(nn.Module):
-    """Values held between two bounds for each channel: what a batch norm and a rectifier come down to."""
-
-    low: Tensor
-    high: Tensor
-
-    def __init__(self, low: Tensor, high: Tensor) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.register_buffer("low", low)
-        self.register_buffer("high", high)
+        self.network = network
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.clamp(x, self.low, self.high)
+    def forward(self, x: Tensor) -> Any:
+        return self.network(x)
 
 
-def _bound(graph: fx.GraphModule, calls: Sequence[Any], keep: Sequence[str]) -> None:
-    """Makes one pass over the memory of the two that a batch norm and a rectifier before a convolution need.
+class _Proxy(fx.Proxy):
+    """Stands for a value while the network is traced.
 
-    With a slope ``a > 0``, ``relu(a x + b) = a max(x, -b/a) + b``, and with ``a < 0`` likewise with the minimum. What
-    is left of ``a`` and ``b`` behind that goes into the convolution, if it does not pad.
+    Attributes:
+        known: the value for a batch of each size, without its numbers where it is a tensor.
     """
-    modules = dict(graph.named_modules())
-    for node in list(graph.graph.nodes):
-        if node.op != "call_module" or type(modules[node.target]) is not nn.BatchNorm2d or len(node.users) != 1:
-            continue
-        (relu,) = node.users
-        rectifies = relu.target in (F.relu, torch.relu) or (
-            relu.op == "call_module" and type(modules[relu.target]) is nn.ReLU
-        )
-        if not rectifies or len(relu.users) != 1:
-            continue
-        (after,) = relu.users
-        conv = modules.get(after.target) if after.op == "call_module" else None
-        names = {node.target, after.target} | ({relu.target} if relu.op == "call_module" else set())
-        if type(conv) is not nn.Conv2d or conv.groups != 1 or conv.padding not in (0, (0, 0)):
-            continue
-        if names & set(keep) or calls.count(after.target) != 1 or calls.count(node.target) != 1:
-            continue
-        norm = modules[node.target]
-        if norm.running_mean is None or norm.running_var is None:
-            continue
-        slope, offset = (v.double() for v in slope_and_offset(norm))
-        turn = -offset / slope
-        if not bool(torch.isfinite(turn).all()):
-            continue
-        infinite = torch.full_like(turn, torch.inf)
-        low, high = torch.where(slope > 0, turn, -infinite), torch.where(slope > 0, infinite, turn)
-        bounded = Bounded(low.float().view(1, -1, 1, 1), high.float().view(1, -1, 1, 1))
-        weight = conv.weight.detach().double()
-        bias = weight.sum((2, 3)) @ offset + (0 if conv.bias is None else conv.bias.detach().double())
-        conv.weight = nn.Parameter((weight * slope.view(1, -1, 1, 1)).to(conv.weight.dtype))
-        conv.bias = nn.Parameter(bias.to(conv.weight.dtype))
-        graph.set_submodule(node.target, bounded)
-        relu.replace_all_uses_with(node)
-        graph.graph.erase_node(relu)
+
+    known: tuple[Any, ...]
+
+    def __len__(self) -> int:
+        first, second = map(len, self.known)
+        if first != second:
+            raise fx.proxy.TraceError
+        return first
+
+    @property
+    def shape(self) -> Any:
+        return self.size()
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "known" and not callable(getattr(self.known[0], name)):
+            return self.tracer.create_proxy("call_function", getattr, (self, name), {})
+        return super().__getattr__(name)
 
 
-def slope_and_offset(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """A batch norm as ``slope * x + offset``, ``[C]`` each."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    slope = (norm.running_var + norm.eps).rsqrt()
-    if norm.affine:
-        slope = slope * norm.weight.detach()
-    offset = -norm.running_mean * slope
-    return slope, offset + norm.bias.detach() if norm.affine else offset
+class _Tracer(fx.Tracer):
+    """Follows a network with values of known shape beside it.
+
+    PyTorch's own tracer stops where a shape decides something. Here the network goes along with tensors that have a
+    shape but no numbers, once for each of two batches. What is the same for both does not depend on the batch, and the
+    network gets it as it is: a size, a test of it, a number of axes.
+    """
+
+    def __init__(self, root: nn.Module, example: Tensor) -> None:
+        super().__init__()
+        self.example = example
+        shapes = {id(t): torch.empty_like(t, device="meta") for t in (*root.parameters(), *root.buffers())}
+        self.shapes = copy.deepcopy(root, shapes)
+        self._beside = False
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **others: Any) -> Any:
+        made = super().create_proxy(kind, target, args, kwargs, *more, **others)
+        if not isinstance(made, _Proxy) or kind == "output":
+            return made
+        known = tuple(self._known(kind, target, args, kwargs, turn) for turn in range(len(BATCHES)))
+        if kind != "get_attr" and _plain(known[0]) and type(known[0]) is type(known[1]) and known[0] == known[1]:
+            self.graph.erase_node(made.node)
+            return known[0]
+        made.known = known
+        made.node.meta["shape"] = _shape(known[0])
+        return made
+
+    def _known(self, kind: str, target: Any, args: Any, kwargs: Any, turn: int) -> Any:
+        def known(value: Any) -> Any:
+            value = value.known[turn] if isinstance(value, _Proxy) else value
+            if isinstance(value, Tensor):
+                return value.to("meta")
+            return torch.device("meta") if isinstance(value, torch.device) else value
+
+        args, kwargs = (fx.node.map_aggregate(a, known) for a in (args, kwargs))
+        self._beside = True
+        try:
+            with torch.no_grad():
+                if kind == "placeholder":
+                    return self.example.new_empty(BATCHES[turn], *self.example.shape[1:], device="meta")
+                if kind == "get_attr":
+                    return known(operator.attrgetter(target)(self.root))
+                if kind == "call_module":
+                    return self.shapes.get_submodule(target)(*args, **kwargs)
+                if kind == "call_method":
+                    return getattr(args[0], target)(*args[1:], **kwargs)
+                return getattr(self.example, args[1]) if args[1:] == ("device",) else target(*args, **kwargs)
+        finally:
+            self._beside = False
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name != "network" and super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        return forward(*args, **kwargs) if self._beside else super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self._beside else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        assert isinstance(obj, _Proxy)
+        first, second = (bool(v) for v in obj.known if not isinstance(v, Tensor))
+        if first != second:
+            raise fx.proxy.TraceError
+        return first
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        assert isinstance(obj, _Proxy)
+        items: Any = obj
+        return iter([items[i] for i in range(len(obj))])
 
 
-def overwrites(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether a node changes its first operand."""
-    if node.op == "call_module":
-        return bool(getattr(modules[str(node.target)], "inplace", False))
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    trailing = node.op in ("call_method", "call_function") and name.endswith("_") and not name.endswith("__")
-    augmented = getattr(node.target, "__module__", "") == "_operator" and name in ("iadd", "isub", "imul", "itruediv")
-    return trailing or augmented or any(a is True for a in (*node.args[1:], node.kwargs.get("inplace")))
+def _plain(value: Any) -> bool:
+    """Whether a value holds no tensor."""
+    return not any(isinstance(v, Tensor) for v in torch.utils._pytree.tree_leaves(value))
+
+
+def _shape(value: Any) -> Any:
+    """The shape of a tensor, or those of several."""
+    if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
+        return [_shape(v) for v in value]
+    return tuple(value.shape) if isinstance(value, Tensor) else None

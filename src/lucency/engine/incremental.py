@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from lucency.engine.graph import overwrites
-from lucency.engine.operators import FIRST, Axes, Joint, Operator, Site, find, kept, link, maps
+from lucency.engine.folding import overwrites
+from lucency.engine.operators.base import FIRST, Axes, Operator, Site, find, kept, maps
+from lucency.engine.operators.joining import Joint, link
 from lucency.engine.operators.sliding import Sliding
-from lucency.engine.windows import Group, Pair, Place, put
+from lucency.engine.windows import Group, Pair, Place, Scale, put
 
 
 class NotIncrementalError(Exception):
@@ -84,8 +85,8 @@ class Incremental:
         self.constant: set[fx.Node] = set()
         self.operators: dict[fx.Node, Operator] = {}
         self.axes: dict[fx.Node, Axes] = {}
-        self.scale: dict[fx.Node, Pair] = {}
-        self._padded: dict[fx.Node, tuple[int, Tensor]] = {}
+        self.scale: dict[fx.Node, Scale] = {}
+        self._padded: dict[object, tuple[int, Tensor]] = {}
         self._plans: dict[Any, Plan] = {}
         self._places: dict[Any, dict[fx.Node, Place]] = {}
         self.dies: dict[fx.Node, list[fx.Node]] = {}
@@ -133,11 +134,11 @@ class Incremental:
         if node.op == "placeholder":
             self.axes[node], self.scale[node] = FIRST, (1, 1)
             return
-        if node.op == "output" or not isinstance(clean, Tensor) or clean.shape[:1] != (1,):
+        if node.op == "output" or (isinstance(clean, Tensor) and clean.shape[:1] != (1,)):
             return
         constant = {n: self.clean[n] for n in node.all_input_nodes if n in self.constant}
         found = find(Site(node, self.clean, self.axes, self.scale), self.modules, constant)
-        if found is None:
+        if found is None or (found.axes is not None and not isinstance(clean, Tensor)):
             return
         self.operators[node] = found
         if found.axes is not None:
@@ -184,7 +185,7 @@ class Incremental:
             if min(h, height) * min(w, width) < whole_from * height * width:
                 sizes[node] = (h, w)
                 scale = self.scale[node]
-                stride = (math.lcm(stride[0], scale[0]), math.lcm(stride[1], scale[1]))
+                stride = (math.lcm(stride[0], scale[0].numerator), math.lcm(stride[1], scale[1].numerator))
         counts = [self._work(node, sizes.get(node)) for node in self.nodes]
         products, numbers = (sum(count[i] for count in counts) for i in (0, 1))
         self._plans[key] = Plan(size, frozenset(sizes), stride, caps, products, products + COPY * numbers)
@@ -235,13 +236,13 @@ class Incremental:
         top, left = (corners[0] % stride).tolist()
         return _Run(self, plan, Group(steps, plan.stride), (top, left)).run(values)
 
-    def padded(self, node: fx.Node, margin: int) -> tuple[int, Tensor]:
-        """The clean activation with at least ``margin`` zeros around it, as rows ``[H' W', C]``, and the margin."""
+    def padded(self, node: object, clean: Tensor, margin: int) -> tuple[int, Tensor]:
+        """A map ``[1, C, H, W]`` with at least ``margin`` zeros around it, as rows ``[H' W', C]``, and the margin."""
         have, rows = self._padded.get(node, (-1, None))
         if rows is None or have < margin:
             # Margins grow by halves, so that few of them are made.
             have = margin if have < 0 else margin + margin // 2
-            clean = F.pad(self.map(node), (have,) * 4).permute(0, 2, 3, 1).contiguous()
+            clean = F.pad(clean, (have,) * 4).permute(0, 2, 3, 1).contiguous()
             rows = clean.view(-1, clean.shape[3])
             self._padded[node] = (have, rows)
         return have, rows
@@ -342,9 +343,16 @@ class _Run:
             rows.index_copy_(0, at.flatten(), values.reshape(-1, values.shape[3]))
 
     def gathered(self, node: fx.Node, place: Place) -> Tensor:
-        net, group, scale = self.net, self.group, self.net.scale[node]
-        height, width = net.size(node)
-        margin, rows = net.padded(node, max(0, group.overhang(place, scale, (height, width))))
+        return self._gathered(node, self.net.map(node), self.net.scale[node], place)
+
+    def stamped(self, how: Operator, values: Tensor, node: fx.Node) -> Tensor:
+        rows = self._gathered(how, values, self.net.scale[node], self.places[node])
+        return rows.permute(0, 3, 1, 2)
+
+    def _gathered(self, key: object, values: Tensor, scale: Scale, place: Place) -> Tensor:
+        net, group = self.net, self.group
+        height, width = values.shape[2:]
+        margin, rows = net.padded(key, values, max(0, group.overhang(place, scale, (height, width))))
         top, left = group.corners(place, scale)
         at = (top[:, None] + torch.arange(margin, margin + place.height))[:, :, None] * (width + 2 * margin)
         at = at + (left[:, None] + torch.arange(margin, margin + place.width))[:, None, :]

@@ -8,12 +8,15 @@ tensor. Windows may reach over the border of a map; what lies outside is padding
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Pair = tuple[int, int]
+Scale = tuple[int | Fraction, int | Fraction]
+"""How many pixels of the scan a pixel of a map stands for, along each axis."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,12 @@ class Group:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def corners(self, place: Place, scale: Pair) -> tuple[Tensor, Tensor]:
+    def corners(self, place: Place, scale: Scale) -> tuple[Tensor, Tensor]:
         """Top and left ``[B]`` of the windows on a map that has shrunk by ``scale``."""
         step = [self.stride[a] // scale[a] for a in (0, 1)]
         return place.top + self.steps[:, 0] * step[0], place.left + self.steps[:, 1] * step[1]
 
-    def overhang(self, place: Place, scale: Pair, size: Pair) -> int:
+    def overhang(self, place: Place, scale: Scale, size: Pair) -> int:
         """By how much the windows reach over the border of a map of ``size``, at most."""
         found = 0
         for axis, (start, length) in enumerate(((place.top, place.height), (place.left, place.width))):
@@ -69,14 +72,14 @@ class Group:
             )
         return found
 
-    def inside(self, place: Place, scale: Pair, size: Pair) -> Tensor:
+    def inside(self, place: Place, scale: Scale, size: Pair) -> Tensor:
         """Which pixels of the windows lie on the map: bool ``[B, h, w]``."""
         top, left = self.corners(place, scale)
         rows = top[:, None] + torch.arange(place.height)
         columns = left[:, None] + torch.arange(place.width)
         return ((rows >= 0) & (rows < size[0]))[:, :, None] & ((columns >= 0) & (columns < size[1]))[:, None, :]
 
-    def outside(self, place: Place, scale: Pair, size: Pair) -> tuple[Tensor, Tensor] | None:
+    def outside(self, place: Place, scale: Scale, size: Pair) -> tuple[Tensor, Tensor] | None:
         """Which windows reach over the border ``[N]``, and which of their pixels do ``[N, 1, h, w]``."""
         key = (place, scale, size)
         if key not in self._outside:

@@ -18,10 +18,13 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
-from lucency.engine.windows import Group, Pair, Place
+from lucency.engine.windows import Group, Pair, Place, Scale
 
+ATEN = torch.ops.aten
 Axes = tuple[int, int, int, int]
 """The order in which a network keeps the axes of a map: at each place the axis of ``[B, C, H, W]`` that is there."""
 FIRST: Axes = (0, 1, 2, 3)
@@ -38,21 +41,37 @@ class Site:
     """
 
     def __init__(
-        self, node: fx.Node, clean: Mapping[fx.Node, Any], axes: Mapping[fx.Node, Axes], scale: Mapping[fx.Node, Pair]
+        self, node: fx.Node, clean: Mapping[fx.Node, Any], axes: Mapping[fx.Node, Axes], scale: Mapping[fx.Node, Scale]
     ) -> None:
         self.node = node
         self.clean = clean
         self.axes = axes
         self.scale = scale
 
+    @property
+    def name(self) -> str:
+        """Of the function or method, without the underscore of one that overwrites its input."""
+        return name_of(self.node)
+
+    @property
+    def work(self) -> Callable[..., Tensor]:
+        """The function, or the one that does what the method does; one that does not overwrite its input."""
+        of = [ATEN] if isinstance(self.node.target, torch._ops.OpOverload) else [F, torch]
+        found: Callable[..., Tensor] = next(getattr(where, self.name) for where in of if hasattr(where, self.name))
+        return found
+
     def is_map(self, value: object) -> bool:
         """Whether an argument is a map that windows are known on."""
         return isinstance(value, fx.Node) and value in self.axes
 
+    def map(self, node: fx.Node) -> Tensor:
+        """The clean map ``[1, C, H, W]``."""
+        return maps(self.clean[node], self.axes[node])
+
     def size(self, node: fx.Node) -> tuple[int, int, int]:
         """Channels, height and width of a map."""
-        clean = maps(self.clean[node], self.axes[node])
-        return (clean.shape[1], clean.shape[2], clean.shape[3])
+        _, channels, height, width = self.map(node).shape
+        return (channels, height, width)
 
     def axis(self, node: fx.Node, dim: int) -> int:
         """Which axis of ``[B, C, H, W]`` the network's axis ``dim`` of a map is."""
@@ -81,6 +100,9 @@ class Running(Protocol):
 
     def gathered(self, node: fx.Node, place: Place) -> Tensor:
         """The clean map under windows, ``[B, h, w, C]``; zero outside of the map."""
+
+    def stamped(self, how: Operator, values: Tensor, node: fx.Node) -> Tensor:
+        """What an operator's own constants ``[1, C, H, W]`` are under the windows of its node; zero outside."""
 
     def clear(self, x: Tensor, node: fx.Node, place: Place, outside: float) -> None:
         """Overwrites what lies outside of the map in windows ``[B, C, h, w]``."""
@@ -120,7 +142,7 @@ class Operator:
     def __init__(self, site: Site, sources: Sequence[fx.Node]) -> None:
         self.sources = list(sources)
         self.axes = site.axes[sources[0]]
-        self.scale = site.scale[sources[0]]
+        self.scale: Scale = site.scale[sources[0]]
 
     def out(self, place: Place) -> Place:
         """The outputs that look at some pixel of a window."""
@@ -184,6 +206,19 @@ def function(*names: object) -> Callable[[Entry], Entry]:
     return enter
 
 
+def named(*names: str) -> list[object]:
+    """All ways to call the operators of these names, for :func:`function`."""
+    both = [n for name in names for n in (name, f"{name}_")]
+    return [*names, *(getattr(where, n) for where in (torch, F, ATEN) for n in both if hasattr(where, n))]
+
+
+def name_of(node: fx.Node) -> str:
+    """Of the function or method that a node calls, without the underscore of one that overwrites its input."""
+    if isinstance(node.target, str):
+        return node.target.removesuffix("_")
+    return str(getattr(getattr(node.target, "overloadpacket", node.target), "__name__", "")).removesuffix("_")
+
+
 def find(site: Site, modules: Mapping[str, nn.Module], constant: Mapping[fx.Node, Any]) -> Operator | None:
     """The operator that a node calls; ``None`` where there is none that works on windows.
 
@@ -201,7 +236,7 @@ def find(site: Site, modules: Mapping[str, nn.Module], constant: Mapping[fx.Node
         called = modules[str(node.target)]
         entry, args = MODULES.get(type(called)), (called, *args)
     elif node.op == "call_method":
-        entry = FUNCTIONS.get(str(node.target).removesuffix("_"))
+        entry = FUNCTIONS.get(name_of(node))
     else:
         entry = FUNCTIONS.get(getattr(node.target, "overloadpacket", node.target))
     if entry is None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from lucency.engine.operators.base import Operator, Running, Site, function
+from lucency.engine.operators.base import Operator, Running, Site, function, named
+from lucency.engine.operators.pixelwise import with_constant
 from lucency.engine.windows import put
 
 
 class Joint(Operator):
-    """A function of the numbers at the same place of two maps of one size.
+    """A function of the numbers at the same place of two maps; one of them may have a single channel.
 
     Args:
         site: where it is called.
@@ -26,23 +29,57 @@ class Joint(Operator):
     def __init__(self, site: Site, sources: Sequence[fx.Node], work: Callable[..., Tensor]) -> None:
         super().__init__(site, sources)
         self.work = work
+        channels = [site.size(s)[0] for s in sources]
+        self.wide = [c == max(channels) for c in channels]
 
     def compute(self, inputs: Sequence[Tensor], free: Sequence[bool]) -> Tensor:
-        out = next((x for x, mine in zip(inputs, free, strict=True) if mine), None)
+        out = next((x for x, mine, wide in zip(inputs, free, self.wide, strict=True) if mine and wide), None)
         return self.work(*inputs, out=out)
 
 
-@function(operator.add, operator.iadd, torch.add)
-def add(site: Site, input: fx.Node, other: fx.Node) -> Operator | None:
-    return joint(site, input, other, torch.add)
-
-
-def joint(site: Site, one: fx.Node, other: fx.Node, work: Callable[..., Tensor]) -> Operator | None:
-    """``work`` on two maps of one size and one scale."""
+def joint(site: Site, one: Any, other: Any, work: Callable[..., Tensor]) -> Operator | None:
+    """``work`` on two maps of one size and one scale, or on a map and a constant."""
     if not (site.is_map(one) and site.is_map(other)):
-        return None
-    alike = site.size(one) == site.size(other) and site.axes[one] == site.axes[other]
-    return Joint(site, [one, other], work) if alike and site.scale[one] == site.scale[other] else None
+        return with_constant(site, one, other, work)
+    (channels, *size), (others, *its) = site.size(one), site.size(other)
+    fits = channels == others or 1 in (channels, others)
+    alike = size == its and site.axes[one] == site.axes[other] and site.scale[one] == site.scale[other]
+    return Joint(site, [one, other], work) if fits and alike else None
+
+
+@function(operator.add, operator.iadd, *named("add"))
+def add(site: Site, input: Any, other: Any, alpha: float = 1) -> Operator | None:
+    return joint(site, input, other, torch.add if alpha == 1 else partial(torch.add, alpha=alpha))
+
+
+@function(operator.sub, operator.isub, *named("sub", "subtract"))
+def subtract(site: Site, input: Any, other: Any, alpha: float = 1) -> Operator | None:
+    return joint(site, input, other, torch.sub if alpha == 1 else partial(torch.sub, alpha=alpha))
+
+
+@function(*named("rsub"))
+def subtract_from(site: Site, input: Any, other: Any, alpha: float = 1) -> Operator | None:
+    return joint(site, other, input, torch.sub) if alpha == 1 else None
+
+
+@function(operator.mul, operator.imul, *named("mul", "multiply"))
+def multiply(site: Site, input: Any, other: Any) -> Operator | None:
+    return joint(site, input, other, torch.mul)
+
+
+@function(operator.truediv, operator.itruediv, *named("div", "divide", "true_divide"))
+def divide(site: Site, input: Any, other: Any) -> Operator | None:
+    return joint(site, input, other, torch.div)
+
+
+@function(*named("maximum", "max"))
+def maximum(site: Site, input: Any, other: Any) -> Operator | None:
+    return joint(site, input, other, torch.maximum) if site.is_map(other) else None
+
+
+@function(*named("minimum", "min"))
+def minimum(site: Site, input: Any, other: Any) -> Operator | None:
+    return joint(site, input, other, torch.minimum) if site.is_map(other) else None
 
 
 class Concatenation(Operator):
@@ -97,7 +134,7 @@ class Concatenation(Operator):
         return buffer[..., :end].permute(0, 3, 1, 2)
 
 
-@function(torch.cat, torch.concat)
+@function(*named("cat", "concat", "concatenate"))
 def concatenate(site: Site, tensors: Sequence[fx.Node], dim: int = 0) -> Operator | None:
     if not all(site.is_map(t) for t in tensors):
         return None

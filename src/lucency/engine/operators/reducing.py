@@ -1,15 +1,15 @@
-"""Operators that make one number for each channel of a whole map."""
+"""Operators that make one number of many: over the map, over the channels of a pixel; and sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
-from lucency.engine.operators.base import FIRST, Operator, Running, Site, function, module
+from lucency.engine.operators.base import ATEN, FIRST, Operator, Running, Site, function, module, named, pair
+from lucency.engine.operators.pixelwise import Nothing, Pixelwise
+from lucency.engine.operators.sliding import average
 
 
 class Mean(Operator):
@@ -18,16 +18,12 @@ class Mean(Operator):
     Args:
         site: where it is called.
         source: the node whose map it reads.
-        shape: of what it gives, without the batch.
     """
 
-    axes = None
-
-    def __init__(self, site: Site, source: fx.Node, shape: Sequence[int]) -> None:
+    def __init__(self, site: Site, source: fx.Node) -> None:
         super().__init__(site, [source])
         self.axes = None
         self.mean: Tensor = site.clean[site.node]
-        self.shape = tuple(shape)
 
     def run(self, running: Running, node: fx.Node) -> Tensor:
         (source,) = self.sources
@@ -37,11 +33,7 @@ class Mean(Operator):
         more = running.windows(source) - running.gathered(source, place).permute(0, 3, 1, 2)
         running.clear(more, source, place, 0.0)
         change = more.sum((2, 3)) / (clean.shape[2] * clean.shape[3])
-        return self.mean + change.view(-1, *self.shape)
-
-
-def mean_of(site: Site, source: fx.Node) -> Operator:
-    return Mean(site, source, site.clean[site.node].shape[1:])
+        return self.mean + change.view(-1, *self.mean.shape[1:])
 
 
 @module(nn.AdaptiveAvgPool2d)
@@ -49,12 +41,60 @@ def adaptive_module(site: Site, called: nn.AdaptiveAvgPool2d, input: fx.Node) ->
     return adaptive(site, input, called.output_size)
 
 
-@function(F.adaptive_avg_pool2d)
+@function(*named("adaptive_avg_pool2d"))
 def adaptive(site: Site, input: fx.Node, output_size: Any) -> Operator | None:
-    return mean_of(site, input) if output_size in (1, (1, 1), [1, 1]) and site.axes[input] == FIRST else None
+    if site.axes[input] != FIRST:
+        return None
+    want, have = pair(output_size), site.size(input)[1:]
+    if want == (1, 1):
+        return Mean(site, input)
+    if want == have:
+        return Nothing(site, [input])
+    if any(h % w for h, w in zip(have, want, strict=True)):
+        return None
+    return average(site, input, (have[0] // want[0], have[1] // want[1]))
 
 
-@function(torch.mean, "mean")
+@function(*named("mean"))
 def mean(site: Site, input: fx.Node, dim: Any = None, keepdim: bool = False) -> Operator | None:
-    over = sorted(site.axis(input, d) for d in dim) if isinstance(dim, list | tuple) else None
-    return mean_of(site, input) if over == [2, 3] else None
+    over = over_axes(site, input, dim)
+    if over == [2, 3]:
+        return Mean(site, input)
+    return Pixelwise(site, input, lambda x: x.mean(1, keepdim=True)) if over == [1] and keepdim else None
+
+
+@function(*named("sum", "amax", "amin", "var", "std"))
+def over_channels(site: Site, input: fx.Node, dim: Any = None, *args: Any, **kwargs: Any) -> Operator | None:
+    """Of the channels of each pixel, to one that is left."""
+    kept = site.clean[site.node].shape == torch.Size(
+        n if i != site.axes[input].index(1) else 1 for i, n in enumerate(site.clean[input].shape)
+    )
+    if over_axes(site, input, dim) != [1] or not kept:
+        return None
+    work = getattr(torch, site.name)
+    return Pixelwise(site, input, lambda x: work(x, [1], *args, **kwargs))
+
+
+def over_axes(site: Site, source: fx.Node, dim: Any) -> list[int]:
+    """Which axes of ``[B, C, H, W]`` the network's axes ``dim`` are."""
+    dims = [dim] if isinstance(dim, int) else dim
+    return sorted(site.axis(source, d) for d in dims) if isinstance(dims, list | tuple) else []
+
+
+class Shape(Operator):
+    """The sizes of a map: known without it."""
+
+    def __init__(self, site: Site, source: fx.Node, dim: int | None) -> None:
+        super().__init__(site, [source])
+        self.axes = None
+        self.shape = tuple(site.clean[source].shape)
+        self.dim = dim
+
+    def run(self, running: Running, node: fx.Node) -> Any:
+        shape = torch.Size((len(running.group), *self.shape[1:]))
+        return shape if self.dim is None else shape[self.dim]
+
+
+@function("size", ATEN.sym_size)
+def size(site: Site, input: fx.Node, dim: int | None = None) -> Operator:
+    return Shape(site, input, dim)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from lucency.engine.operators.base import FIRST, Operator, Site, module, pair
+from lucency.engine.operators.base import FIRST, Operator, Running, Site, function, module, named, pair
 from lucency.engine.windows import Pair, Place
 
 
@@ -25,6 +26,9 @@ class Sliding(Operator):
         outside: what it reads outside of the map; ``None`` where it does not look there.
         work: outputs ``[B, C', h', w']`` from all the inputs ``[B, C, h, w]`` that they look at.
         products: multiplications for each output.
+
+    Attributes:
+        factor: ``[1, 1, H', W']``, by which outputs are multiplied that lie at the border.
     """
 
     def __init__(
@@ -47,6 +51,13 @@ class Sliding(Operator):
         self.outside = outside
         self.work = work
         self.products = products
+        self.factor: Tensor | None = None
+
+    def run(self, running: Running, node: fx.Node) -> Tensor:
+        result = super().run(running, node)
+        if self.factor is not None and running.windowed(node):
+            result *= running.stamped(self, self.factor, node)
+        return result
 
     def out(self, place: Place) -> Place:
         tops, sizes = [], []
@@ -75,41 +86,105 @@ class Sliding(Operator):
 
 
 @module(nn.Conv2d)
-def convolution_module(site: Site, called: nn.Conv2d, input: fx.Node) -> Operator | None:
-    if called.padding_mode != "zeros" or isinstance(called.padding, str) or site.axes[input] != FIRST:
+def convolution(site: Site, called: nn.Conv2d, input: fx.Node) -> Operator | None:
+    kernel, dilation = pair(called.kernel_size), pair(called.dilation)
+    if called.padding_mode != "zeros" or site.axes[input] != FIRST:
         return None
-    weight, bias, stride, dilation, groups = (
-        called.weight.detach(), None if called.bias is None else called.bias.detach(),
-        pair(called.stride), pair(called.dilation), called.groups,
+    if called.padding == "same":
+        # What is padded more, if anything, is the far side, which does not move the windows.
+        padding = ((kernel[0] - 1) * dilation[0] // 2, (kernel[1] - 1) * dilation[1] // 2)
+    else:
+        padding = (0, 0) if isinstance(called.padding, str) else pair(called.padding)
+    weight, bias, stride, groups = (
+        called.weight.detach(), None if called.bias is None else called.bias.detach(), pair(called.stride),
+        called.groups,
     )  # fmt: skip
-    padding = pair(called.padding)
+    outside = None if padding == (0, 0) and called.padding != "same" else 0.0
     return Sliding(
-        site, input, pair(called.kernel_size), stride, padding, dilation, 0.0 if any(padding) else None,
+        site, input, kernel, stride, padding, dilation, outside,
         lambda x: F.conv2d(x, weight, bias, stride, 0, dilation, groups), weight[0].numel(),
     )  # fmt: skip
 
 
 @module(nn.MaxPool2d)
 def maximum_module(site: Site, called: nn.MaxPool2d, input: fx.Node) -> Operator | None:
-    if called.return_indices or site.axes[input] != FIRST:
+    return maximum(
+        site, input, called.kernel_size, called.stride, called.padding, called.dilation, called.ceil_mode,
+        called.return_indices,
+    )  # fmt: skip
+
+
+@function(*named("max_pool2d"))
+def maximum(
+    site: Site,
+    input: fx.Node,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Operator | None:
+    if return_indices or site.axes[input] != FIRST:
         return None
-    kernel, stride = pair(called.kernel_size), pair(called.stride or called.kernel_size)
-    dilation = pair(called.dilation)
+    kernel, step, dilated = pair(kernel_size), pair(stride or kernel_size), pair(dilation)
     return Sliding(
-        site, input, kernel, stride, pair(called.padding), dilation, -torch.inf,
-        lambda x: F.max_pool2d(x, kernel, stride, 0, dilation),
+        site, input, kernel, step, pair(padding), dilated, -torch.inf,
+        lambda x: F.max_pool2d(x, kernel, step, 0, dilated),
     )  # fmt: skip
 
 
 @module(nn.AvgPool2d)
 def average_module(site: Site, called: nn.AvgPool2d, input: fx.Node) -> Operator | None:
-    kernel, stride = pair(called.kernel_size), pair(called.stride or called.kernel_size)
-    padding = pair(called.padding)
-    # At the border an average is over fewer pixels, unless padding counts.
-    over_fewer = called.ceil_mode or (padding != (0, 0) and not called.count_include_pad)
-    if over_fewer or called.divisor_override or site.axes[input] != FIRST:
-        return None
-    return Sliding(
-        site, input, kernel, stride, padding, (1, 1), 0.0 if any(padding) else None,
-        lambda x: F.avg_pool2d(x, kernel, stride),
+    return average(
+        site, input, called.kernel_size, called.stride, called.padding, called.ceil_mode, called.count_include_pad,
+        called.divisor_override,
     )  # fmt: skip
+
+
+@function(*named("avg_pool2d"))
+def average(
+    site: Site,
+    input: fx.Node,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Operator | None:
+    if site.axes[input] != FIRST:
+        return None
+    kernel, step, around = pair(kernel_size), pair(stride or kernel_size), pair(padding)
+    found = Sliding(
+        site, input, kernel, step, around, (1, 1), 0.0 if any(around) or ceil_mode else None,
+        lambda x: F.avg_pool2d(x, kernel, step, divisor_override=divisor_override),
+    )  # fmt: skip
+    if divisor_override is None and (ceil_mode or (any(around) and not count_include_pad)):
+        # At the border the average is over fewer pixels.
+        ones = torch.ones_like(site.map(input)[:, :1])
+        found.factor = F.avg_pool2d(ones, kernel, step, around, ceil_mode, count_include_pad)
+        height, width = found.factor.shape[2:]
+        beyond = F.pad(ones, (around[1], around[1] + kernel[1] + step[1], around[0], around[0] + kernel[0] + step[0]))
+        found.factor /= found.work(beyond)[..., :height, :width]
+    return found
+
+
+@module(nn.ZeroPad2d, nn.ConstantPad2d)
+def pad_module(site: Site, called: nn.ConstantPad2d, input: fx.Node) -> Operator | None:
+    return pad(site, input, called.padding, value=called.value)
+
+
+@function(F.pad, *named("pad", "constant_pad_nd"))
+def pad(
+    site: Site, input: fx.Node, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Operator | None:
+    if isinstance(mode, int | float):
+        mode, value = "constant", mode
+    around = [*pad, *[0] * (8 - len(pad))]
+    # The last axis of the network comes first.
+    sides = {site.axes[input][3 - i]: (around[2 * i], around[2 * i + 1]) for i in range(4)}
+    if mode != "constant" or any(sides[0]) or any(sides[1]):
+        return None
+    padding, outside = (sides[2][0], sides[3][0]), float(value or 0)
+    return Sliding(site, input, (1, 1), (1, 1), padding, (1, 1), outside, torch.clone)
