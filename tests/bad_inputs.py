@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import pickle
+import struct
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -97,6 +99,11 @@ def saved(data: Dataset, path: Path) -> Path:
     return path
 
 
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def written(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
@@ -121,6 +128,21 @@ def picture(path: Path, values: NDArray[np.generic], mode: str | None = None) ->
 def volume(path: Path, values: NDArray[np.generic]) -> Path:
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
     return path
+
+
+def changed(path: Path, offset: int, new: bytes) -> Path:
+    """A volume of 4 x 5 x 6 with other bytes in its header; packed where the name says so."""
+    data = bytearray(volume(path.with_name("whole.nii"), np.arange(120.0).reshape(4, 5, 6)).read_bytes())
+    data[offset : offset + len(new)] = new
+    return written(path, gzip.compress(bytes(data)) if path.suffix == ".gz" else bytes(data))
+
+
+def without_length(path: Path) -> Path:
+    return changed(path, 42, bytes(2))
+
+
+def without_end(path: Path) -> Path:
+    return changed(path, 42, struct.pack("<3h", 600, 600, 600))
 
 
 def huge_array(path: Path) -> Path:
@@ -211,7 +233,7 @@ Bad = tuple[str, str, Callable[[Path], object], str]
 
 BAD_SCANS: list[Bad] = [
     ("no such file", "nowhere.png", read_scan, "cannot be opened"),
-    ("a folder", ".", lambda p: read_scan(p.parent), "is a folder"),
+    ("a folder without slices", "films", lambda p: read_scan(folder(p)), "is a folder without DICOM slices"),
     ("an empty file", "empty.dcm", lambda p: read_scan(written(p, b"")), "is empty"),
     ("text in a file called DICOM", "text.dcm", lambda p: read_scan(written(p, b"not an image" * 40)), "not a DICOM"),
     ("text in a file called PNG", "text.png", lambda p: read_scan(written(p, b"hello")), "does not begin as"),
@@ -270,7 +292,9 @@ BAD_SCANS: list[Bad] = [
         lambda p: Scan.from_array([[1, 2], [3]]),
         "regular array",
     ),
-    ("a flat NIfTI image", "slice.nii", lambda p: read_scan(volume(p, np.ones((9, 9)))), "2 axes"),
+    ("a NIfTI with an axis of length 0", "empty.nii", lambda p: read_scan(without_length(p)), "axis of length 0"),
+    ("a time series", "series.nii", lambda p: read_scan(volume(p, np.ones((4, 4, 4, 3)))), "3 volumes"),
+    ("a NIfTI whose header promises too much", "cut.nii.gz", lambda p: read_scan(without_end(p)), "ends before"),
 ]
 
 BAD_MODELS: list[Bad] = [

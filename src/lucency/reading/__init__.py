@@ -15,12 +15,12 @@ from lucency.reading.array import read_npy
 from lucency.reading.common import max_pixels
 from lucency.reading.dicom import looks_like_dicom, read_dataset, read_dicom
 from lucency.reading.picture import from_image, kind_of_picture, read_picture
-from lucency.reading.volume import read_nifti
+from lucency.reading.volume import looks_like_itk, read_itk, read_nifti, read_series
 from lucency.scan import Scan, checked_range
 
 __all__ = ["as_scan", "read_scan"]
 
-KNOWN = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "gif", "webp", "jp2", "j2k", "avif", "heic", "npy")
+KNOWN = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "gif", "webp", "jp2", "j2k", "avif", "heic", "npy", "nrrd", "mha")
 """Names of files that must begin as such a file does."""
 
 
@@ -53,6 +53,9 @@ def read_scan(
     if value_range is not None:
         value_range = checked_range(value_range)
     file = Path(path)
+    if file.is_dir():
+        scan = read_series(file, frame=frame, window=window, value_range=value_range)
+        return _shows_something(replace(scan, source=str(file)), str(file))
     head = _first_bytes(file)
     suffix = file.suffix.lower()
     if head[128:132] == b"DICM" or suffix in (".dcm", ".dicom"):
@@ -62,9 +65,12 @@ def read_scan(
         if frame not in (None, 1):
             raise ScanError(f"{file} holds one scan; leave frame= (--frame) out.")
         scan = read_npy(file, value_range)
-    elif file.name.lower().endswith((".nii", ".nii.gz")):
+    elif file.name.lower().endswith((".nii", ".nii.gz")) or head[344:348] in (b"n+1\x00", b"n+2\x00"):
         _only_dicom_has(file, window)
-        scan = read_nifti(file)
+        scan = read_nifti(file, frame=frame, value_range=value_range)
+    elif looks_like_itk(file, head):
+        _only_dicom_has(file, window)
+        scan = read_itk(file, frame=frame, value_range=value_range)
     elif (kind := kind_of_picture(head)) is not None:
         _only_dicom_has(file, window)
         scan = read_picture(file, kind, frame=frame, value_range=value_range)
@@ -124,15 +130,9 @@ def _first_bytes(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(descriptor, "rb") as file:  # noqa: PTH123
             found = os.fstat(descriptor)
-            if stat.S_ISDIR(found.st_mode):
-                raise IsADirectoryError
             if not stat.S_ISREG(found.st_mode):
                 raise ScanError(f"{path} is no regular file but a pipe, a socket or a device; save the scan to a file.")
             head = file.read(348)
-    except (IsADirectoryError, PermissionError) as error:
-        if path.is_dir():
-            raise ScanError(f"{path} is a folder; give the file of one scan.") from error
-        raise ScanError(f"{path} cannot be opened ({error.strerror}); check the name and the permissions.") from error
     except OSError as error:
         raise ScanError(f"{path} cannot be opened ({error.strerror}); check the name and the permissions.") from error
     except ValueError as error:

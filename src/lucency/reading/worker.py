@@ -167,6 +167,7 @@ class Worker:
                 "OMP_NUM_THREADS": "1",
                 "OPENBLAS_NUM_THREADS": "1",
                 "MKL_NUM_THREADS": "1",
+                "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1",
             }
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-W", "ignore", str(self.script)],

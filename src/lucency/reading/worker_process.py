@@ -81,8 +81,25 @@ def picture(data: bytes, kind: str, frame: int | None, pixels: int) -> tuple[NDA
     return values, facts
 
 
+def volume(data: bytes, path: str) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Voxels ``[(t,) (z,) y, x(, channels)]`` of what ITK reads, and its geometry with axes in the order of ITK."""
+    import SimpleITK
+
+    image: Any = SimpleITK.ReadImage(path)
+    values = SimpleITK.GetArrayFromImage(image)
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"{values.dtype} values")
+    return values, {
+        "axes": image.GetDimension(),
+        "channels": image.GetNumberOfComponentsPerPixel(),
+        "spacing": image.GetSpacing(),
+        "direction": image.GetDirection(),
+    }
+
+
 KINDS: dict[str, tuple[Callable[..., tuple[NDArray[Any], dict[str, Any]]], tuple[str, ...]]] = {
     "dicom": (dicom, ("pydicom.pixels", "pydicom.pixels.decoders", "gdcm", "openjpeg", "jpeg_ls")),
+    "volume": (volume, ("SimpleITK",)),
     "picture": (
         picture,
         ("PIL.Image", "PIL.TiffImagePlugin", "PIL._webp", "PIL._avif", "tifffile", "imagecodecs", "pi_heif"),
