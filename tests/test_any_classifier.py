@@ -336,6 +336,8 @@ KINDS = [
     Kind("bfloat16", "the same", lambda: Net().bfloat16(), plain, notice="computes in bfloat16", tolerance=4e-2),
     Kind("`nn.DataParallel`", "the network inside", lambda: nn.DataParallel(Net()), plain),
     Kind("`torch.compile`", "the network inside, not compiled", quietly(lambda: torch.compile(Net())), plain),
+    Kind("either of them around a part of the network", "the part inside",
+         lambda: nn.Sequential(nn.DataParallel(nn.Sequential(quietly(lambda: torch.compile(Net()))()))), plain),
     Kind("a wrapper that hands everything on (as PEFT's)", "as any network", lambda: Wrapper(Net()), plain),
     Kind("TorchScript in Python, scripted", "scores and gradients; no layers", quietly(scripted), plain),
     Kind("TorchScript in Python, traced", "the same",
@@ -496,6 +498,8 @@ def test_what_is_read_beside_the_scan_belongs_to_the_fingerprint() -> None:
         (Net, {"classes": ["a", "b"]}, "3 outputs and has 2 class names"),
         (Net, {"outputs": "log-probabilities"}, "say outputs='logits'"),
         (Net, {"exclusive": "no"}, "exclusive is 'no'"),
+        (Net, {"channels": 1, "mean": (0.5, 0.5, 0.5)}, "mean has 3 numbers"),
+        (Net, {"mean": (0.5, 0.5, 0.5), "std": (1, 1)}, "different numbers"),
         (Net, {"channels": 0}, "channels is 0"),
         (Net, {"channels": 2}, "check input_size, channels and device"),
         (Net, {"extra_inputs": 63}, "extra_inputs is 63"),
@@ -575,6 +579,52 @@ def test_a_model_of_any_size_is_judged_as_well() -> None:
 def test_one_softmax_over_one_number_is_told() -> None:
     classifier = load_classifier(Net(1, lambda y: y.softmax(1)), input_size=SIZE)
     assert "always 1" in " ".join(classifier.notices)
+
+
+def test_measurements_taken_for_logits_are_doubted() -> None:
+    notices = load_classifier(Net(1, lambda y: 60 + y), input_size=SIZE).notices
+    assert "say outputs='numbers'" in " ".join(notices)
+    assert "numbers" not in " ".join(load_classifier(Net(1), input_size=SIZE).notices)
+
+
+def test_a_classifier_is_one_already() -> None:
+    classifier = load_classifier(Net(), input_size=SIZE)
+    assert load_classifier(classifier) is classifier
+    with pytest.raises(ModelError, match="loaded already"):
+        load_classifier(classifier, outputs="logits")
+
+
+def test_normalisation_by_channel_tells_the_channels() -> None:
+    classifier = load_classifier(lambda x: x.mean((2, 3)), input_size=SIZE, mean=(0.1, 0.2, 0.3), std=(1, 1, 1))
+    assert (classifier.channels, len(classifier.classes)) == (3, 3)
+
+
+def test_slow_models_are_tried_on_fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def slow(x: np.ndarray) -> np.ndarray:
+        seen.append(len(x))
+        return squashed(x)
+
+    for seconds, most in ((0.0, 2), (2.0, 5)):
+        monkeypatch.setattr("lucency.classifier.trial.SLOW", seconds)
+        seen.clear()
+        assert load_classifier(slow, input_size=SIZE).outputs == "probabilities"
+        assert max(seen) == most
+
+
+def test_what_does_not_fit_together_goes_in_one_by_one() -> None:
+    def large(x: np.ndarray) -> np.ndarray:
+        if len(x) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return squashed(x)
+
+    most = 1
+    classifier = load_classifier(large, input_size=SIZE)
+    assert (classifier.outputs, classifier.alone) == ("probabilities", False)
+    most = 0
+    with pytest.raises(ModelError, match="does not fit into the memory"):
+        load_classifier(large, input_size=SIZE)
 
 
 def test_the_number_is_watched_where_there_is_nothing_else() -> None:

@@ -20,13 +20,16 @@ OWN = frozenset({"_parameters", "_buffers", "_modules"})
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """The network inside of what only runs it: data parallel, compiled."""
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = module.module
-        if not isinstance(inner, nn.Module):
-            return module
+    while (inner := _inside(module)) is not None:
         module = inner
+    return module
+
+
+def _inside(module: nn.Module) -> nn.Module | None:
+    inner = getattr(module, "_orig_mod", None)
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inner = module.module
+    return inner if isinstance(inner, nn.Module) else None
 
 
 def copied(module: nn.Module) -> tuple[nn.Module, list[str]]:
@@ -41,6 +44,10 @@ def copied(module: nn.Module) -> tuple[nn.Module, list[str]]:
     memo: dict[int, Any] = {}
     for tensor in _kept(module):
         memo[id(tensor)] = tensor.detach().clone()
+    for part in reversed(list(module.modules())):
+        if (inner := _inside(part)) is not None:
+            # The innermost come first.
+            memo[id(part)] = memo.get(id(inner)) or copied(inner)[0]
     shared: list[str] = []
     try:
         own = _deeply(module, memo)

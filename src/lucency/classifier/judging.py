@@ -12,6 +12,8 @@ from lucency.classifier.base import Outputs
 from lucency.errors import ModelError
 
 Auto = Literal["auto"]
+FULL = 30.0
+"""Logits from which on a probability is 0 or 1 in float32, by a wide margin."""
 SQUASHES = ("softmax", "sigmoid", "log-sigmoid")
 """Last steps whose outputs are no logits. Those of a log-softmax are, up to a number that all classes share."""
 
@@ -56,6 +58,11 @@ def judged(
         apart = _apart(outputs, facts)
         if facts is not None:
             notices += _doubts(outputs, facts, last, name)
+    if facts is not None and outputs == "logits" and max(-facts.low, facts.high) > FULL:
+        notices.append(
+            f"Outputs reach {max(facts.low, facts.high, key=abs):.3g}, where a probability is full; say "
+            "outputs='numbers' if they are measurements."
+        )
     if facts is not None and facts.columns == 1:
         # One output stands for a class and its opposite.
         return Judgement(outputs, False, tuple(notices))

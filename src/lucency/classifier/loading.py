@@ -56,7 +56,7 @@ def available_models() -> list[dict[str, Any]]:
 
 
 def load_classifier(
-    source: str | Path | nn.Module | Scores,
+    source: str | Path | nn.Module | Scores | Classifier,
     *,
     classes: Sequence[str] | None = None,
     input_size: Sequence[int] | None = None,
@@ -126,6 +126,10 @@ def load_classifier(
     }
     said = {option: value for option, value in options.items() if value is not None}
     _sensible({**DEFAULTS, **said})
+    if isinstance(source, Classifier):
+        if said or classes is not None or weights is not None:
+            raise ModelError(f"{source.name} is loaded already; give what is to be known of it when it is loaded.")
+        return source
     if isinstance(source, type):
         raise ModelError(f"{source.__name__} is a class; hand over a trained instance of it.")
     if isinstance(source, torch.export.ExportedProgram):
@@ -191,6 +195,14 @@ def _sensible(given: dict[str, Any]) -> None:
         _numbers((given["channels"],)) and given["channels"] == int(given["channels"]) > 0
     ):
         raise ModelError(f"channels is {_shown(given['channels'])}; give a positive whole number.")
+    for option in ("mean", "std"):
+        if given["channels"] is not None and len(given[option]) not in (1, given["channels"]):
+            raise ModelError(
+                f"{option} has {len(given[option])} numbers and the model {given['channels']} channel(s); give one "
+                "number for each."
+            )
+    if len({1, len(given["mean"]), len(given["std"])}) > 2:
+        raise ModelError("mean and std have different numbers of channels; give one number for each channel.")
     if not (given["output"] is None or isinstance(given["output"], str | int) or callable(given["output"])):
         raise ModelError(
             f"output is {_shown(given['output'])}; give the name or the place of an output, or a function."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from torch.nn import functional as F
 from lucency.classifier.base import Classifier
 from lucency.classifier.copying import copied
 from lucency.classifier.steps import last_step
-from lucency.errors import LucencyError, ModelError
+from lucency.errors import LucencyError, ModelError, ran_out_of_memory
 
 PICTURES = 5
+SLOW = 2.0
+"""Seconds for one picture from which on two have to do."""
 GUESSES: tuple[tuple[int, ...], ...] = ((128, 128), (224, 224), (32, 32, 32))
 """Sizes on which a model is tried that takes any."""
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -80,17 +83,18 @@ def tried(classifier: Classifier, classes: int | None) -> Trial:
     for size in sizes:
         for dtype in _precisions(module):
             for channels in _channels(classifier, size, dtype):
-                probe = _probe(classifier, channels, dtype)
+                probe, pictures = _probe(classifier, channels, dtype), scan_like(PICTURES, channels, size)
                 try:
-                    with _quietly():
-                        returned, alone = _answers(probe, scan_like(PICTURES, channels, size))
+                    began = time.perf_counter()
+                    one = _asked(probe, pictures[:1])
+                    seconds = time.perf_counter() - began
                 except LucencyError as error:
                     trouble = trouble or error
                     continue
                 classifier.dtype = dtype
                 if classifier.channels is None and not _takes_any(probe, size):
                     classifier.channels = channels
-                return _read(classifier, probe, returned, alone, size, classes)
+                return _read(classifier, probe, one, pictures if seconds < SLOW else pictures[:2], classes)
     if known is not None and trouble is not None:
         raise trouble
     return Trial(None, trouble=str(trouble).rstrip("."))
@@ -106,49 +110,58 @@ def _probe(classifier: Classifier, channels: int, dtype: torch.dtype) -> Classif
     return probe
 
 
-def _answers(probe: Classifier, pictures: Tensor) -> tuple[list[tuple[Any, int]], bool]:
-    """What the model returns, with the number of pictures each; and whether it takes them one by one only."""
+def _asked(probe: Classifier, pictures: Tensor) -> Any:
+    """What the model returns.
+
+    Raises:
+        ModelError: whatever the model raises, a lack of memory too.
+    """
     try:
-        return [(probe.returned(pictures.clone()), len(pictures))], False
-    except LucencyError:
-        one = [(probe.returned(picture[None].clone()), 1) for picture in pictures]
-        return one, True
-
-
-def _read(
-    classifier: Classifier,
-    probe: Classifier,
-    returned: list[tuple[Any, int]],
-    alone: bool,
-    size: Sequence[int],
-    classes: int | None,
-) -> Trial:
-    space, name = len(size), classifier.name
-    first, count = returned[0]
-    readout = classifier.readout.found(first, count, space, classes, name)
-    outputs = torch.cat([readout(part, n, space, classes, name) for part, n in returned])
-    pictures = scan_like(PICTURES, probe.channels or 1, size)
-    if not alone and outputs.shape[1] == PICTURES and readout.paths not in ((), ((),)):
-        # As many classes as pictures: lists of rows and lists of columns look alike.
         with _quietly():
-            fewer = probe.returned(pictures[:-1].clone())
-        readout = classifier.readout.found(fewer, PICTURES - 1, space, classes, name)
-        outputs = readout(first, PICTURES, space, classes, name)
-    classifier.readout = readout
+            return probe.returned(pictures.clone())
+    except RuntimeError as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"{probe.name} does not fit into the memory with {len(pictures)} picture(s) of "
+            f"{' x '.join(map(str, pictures.shape[1:]))}; give a smaller input_size."
+        ) from error
 
-    def one() -> Tensor:
-        return readout(probe.returned(pictures[:1].clone()), 1, space, classes, name)
 
-    with _quietly():
-        first_alone, again = one(), one()
-        last = None if probe.module is None else last_step(one)
-    if alone:
-        why = "The model takes one scan at a time"
-    elif _alike(first_alone, again, probe.dtype) and not _alike(first_alone, outputs[:1], probe.dtype):
-        why = "The answer depends on which scans go in together"
+def _read(classifier: Classifier, probe: Classifier, one: Any, pictures: Tensor, classes: int | None) -> Trial:
+    """Where the scores are, what they are on all pictures, and whether they depend on the company."""
+    space, name, count = pictures.ndim - 2, classifier.name, len(pictures)
+
+    def read(returned: Any, batch: int) -> Tensor:
+        return readout(returned, batch, space, classes, name).detach().cpu()
+
+    together: Any = None
+    why = ""
+    try:
+        together = _asked(probe, pictures)
+    except LucencyError as error:
+        if not (isinstance(error.__cause__, RuntimeError) and ran_out_of_memory(error.__cause__)):
+            why = "The model takes one scan at a time"
+    if together is None:
+        readout = classifier.readout.found(one, 1, space, classes, name)
+        outputs = torch.cat([read(_asked(probe, picture[None]), 1) for picture in pictures])
     else:
-        why = ""
-    return Trial(outputs.detach().cpu(), last, why)
+        readout = classifier.readout.found(together, count, space, classes, name)
+        outputs = read(together, count)
+        if outputs.shape[1] == count and readout.paths not in ((), ((),)):
+            # As many classes as pictures: lists of rows and lists of columns look alike.
+            readout = classifier.readout.found(_asked(probe, pictures[:-1]), count - 1, space, classes, name)
+            outputs = read(together, count)
+        lone = read(one, 1)
+        if not _alike(lone, outputs[:1], probe.dtype) and _alike(
+            lone, read(_asked(probe, pictures[:1]), 1), probe.dtype
+        ):
+            why = "The answer depends on which scans go in together"
+    classifier.readout = readout
+    last = None
+    if probe.module is not None:
+        last = last_step(lambda: readout(_asked(probe, pictures[:1]), 1, space, classes, name))
+    return Trial(outputs, last, why)
 
 
 def _alike(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
@@ -180,6 +193,8 @@ def _channels(classifier: Classifier, size: Sequence[int], dtype: torch.dtype) -
     """Numbers of channels that a model may want to read, the likeliest first."""
     if classifier.channels is not None:
         return [classifier.channels]
+    if (normalised := max(len(classifier.mean), len(classifier.std))) > 1:
+        return [normalised]
     if classifier.module is None:
         return [1, 3]
     shapes = [
@@ -197,8 +212,9 @@ def _first_reader(classifier: Classifier, size: Sequence[int], dtype: torch.dtyp
 
     def watch(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         wants = getattr(layer, "in_channels", None) or getattr(layer, "num_features", None)
-        if not found and isinstance(wants, int) and inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim > 2:
+        if isinstance(wants, int) and inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim > 2:
             found.append(wants)
+            raise _Seen
 
     probe = _probe(classifier, 1, dtype)
     assert probe.module is not None
@@ -212,8 +228,14 @@ def _first_reader(classifier: Classifier, size: Sequence[int], dtype: torch.dtyp
     return found
 
 
+class _Seen(Exception):  # noqa: N818
+    """The layer that reads the scan has been found; the rest of the pass is of no use."""
+
+
 def _takes_any(probe: Classifier, size: Sequence[int]) -> bool:
     """Whether the model takes another number of channels as well."""
+    if max(len(probe.mean), len(probe.std)) > 1:
+        return False
     if probe.module is not None and any(isinstance(m, CONVOLUTIONS) for m in probe.module.modules()):
         return False
     try:
