@@ -20,7 +20,7 @@ from lucency.classifier.copying import copied, fingerprint, still, unwrapped
 from lucency.classifier.function import Function
 from lucency.classifier.judging import Auto, judged
 from lucency.classifier.named import WAYS, opened
-from lucency.classifier.onnx import open_onnx
+from lucency.classifier.onnx import hash_of, open_onnx
 from lucency.classifier.program import open_program
 from lucency.classifier.readout import Output, Readout, heads_named
 from lucency.classifier.trial import tried
@@ -451,25 +451,41 @@ def _xrayvision_classifier(module: nn.Module, name: str) -> Classifier:
 
 
 def _of_file(path: Path, classes: Sequence[str] | None, said: dict[str, Any], trust: bool) -> Classifier:
-    forward: Callable[..., Any]
-    shape: tuple[int | None, ...] | None
-    module, written = None, None
     if path.suffix.lower() == ".onnx":
-        forward, shape, written = open_onnx(path)
-    else:
-        module, shape = open_program(path, trust)
-        forward = module = still(module)
+        return _of_graph(path, classes, said)
+    module, shape = open_program(path, trust)
+    still(module)
+    forward: Callable[..., Any] = module
     if shape is not None:
-        if len(shape) not in (4, 5):
-            raise ModelError(
-                f"{path} wants {len(shape)} axes; export a network that reads [B, C, H, W] or [B, C, D, H, W]."
-            )
-        batch, channels, *size = shape
-        found = {"channels": channels, "input_size": None if None in size else tuple(size)}
-        said = {**{option: value for option, value in found.items() if value is not None}, **said}
-        if batch is not None:
-            forward = _in_batches_of(batch, forward)
-    return _made(forward, module, path.name, classes or written, lambda: _sha256(path), said)
+        said = {**_found(shape, path), **said}
+        if shape[0] is not None:
+            forward = _in_batches_of(shape[0], forward)
+    return _made(forward, module, path.name, classes, lambda: _sha256(path), said)
+
+
+def _of_graph(path: Path, classes: Sequence[str] | None, said: dict[str, Any]) -> Classifier:
+    graph = open_onnx(path, said.get("channels"), said.get("output"))
+    found, notices = _found(graph.shape, path), []
+    if graph.whole and {"mean", "std"}.isdisjoint(said):
+        found |= {"std": (1 / 255,), "clip": True}
+        notices.append("The graph reads whole numbers, so pixels go in from 0 to 255.")
+    return _made(
+        graph, None, path.name, classes or graph.classes, lambda: hash_of(path), {**found, **said}, notices, graph.last
+    )
+
+
+def _found(shape: tuple[int | None, ...], path: Path) -> dict[str, Any]:
+    """What the shape ``[B, C, *grid]`` of an input tells.
+
+    Raises:
+        ModelError: when it is none of a scan.
+    """
+    if len(shape) not in (4, 5):
+        raise ModelError(
+            f"{path} wants {len(shape)} axes; export a network that reads [B, C, H, W] or [B, C, D, H, W]."
+        )
+    found = {"channels": shape[1], "input_size": None if None in shape[2:] else shape[2:]}
+    return {option: value for option, value in found.items() if value is not None}
 
 
 def _in_batches_of(size: int, forward: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
