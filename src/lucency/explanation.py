@@ -25,6 +25,7 @@ from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
 from lucency.errors import ModelError, ParameterError, ScanError
 from lucency.methods import Method, Step, method_named
+from lucency.privacy import shown_source
 from lucency.scan import Scan
 
 if TYPE_CHECKING:
@@ -102,6 +103,12 @@ class Explanation:
         picture = io.BytesIO()
         self.overlay().savefig(picture, format="png")
         return picture.getvalue()
+
+    def anonymous(self) -> Explanation:
+        """The same with a hash of the pixels in place of the name of the scan's file."""
+        scan = self.provenance["scan"]
+        kept = {**scan, "source": shown_source(scan["source"], scan["sha256"], anonymous=True)}
+        return dataclasses.replace(self, provenance={**self.provenance, "scan": kept})
 
     def overlay(self, **how: Any) -> Figure:
         """The map over the scan as a matplotlib figure, see :func:`lucency.render.overlay`.
@@ -249,7 +256,7 @@ def explain(
         facts=facts,
         provenance={
             "scan": {
-                "source": scan.source,
+                "source": shown_source(scan.source),
                 "sha256": scan.sha256,
                 "shape": list(scan.shape),
                 "spacing": scan.spacing,

@@ -66,6 +66,7 @@ def benchmark_trust(
     from lucency.cli.folder import results
     from lucency.cli.trust_page import markdown, tables
     from lucency.errors import ParameterError
+    from lucency.privacy import shown_command
 
     if phantoms < 0 or jobs < 1 or (minutes is not None and minutes <= 0):
         raise ParameterError("--phantoms must be 0 or more, --jobs 1 or more and --minutes above 0.")
@@ -87,7 +88,7 @@ def benchmark_trust(
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 bar.share(len(rows) / total, f"{row['case']}, {row['method'] or row['removal']}")
-    command = "lucency " + " ".join(context.obj)
+    command = shown_command(context.obj)
     with results(folder, "benchmark-trust") as place:
         page = markdown(rows, command)
         (place / "trust.md").write_text(page)

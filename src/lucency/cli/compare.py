@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,19 @@ import typer
 
 from lucency.cli import INTERRUPTED, line_of
 from lucency.cli.evaluate import named
-from lucency.cli.options import DEFAULT_MODEL, AsJson, Budget, Device, Model, ScanFile, Seed, Target, TrustModel, Watch
+from lucency.cli.options import (
+    DEFAULT_MODEL,
+    Anonymous,
+    AsJson,
+    Budget,
+    Device,
+    Model,
+    ScanFile,
+    Seed,
+    Target,
+    TrustModel,
+    Watch,
+)
 
 if TYPE_CHECKING:
     from threading import Event
@@ -55,6 +66,7 @@ def compare(
     ] = 0,
     device: Device = "auto",
     seed: Seed = 0,
+    anonymous: Anonymous = False,
     as_json: AsJson = False,
 ) -> None:
     """Explain SCAN by several methods and put their maps, curves and numbers on one page.
@@ -70,6 +82,7 @@ def compare(
     from lucency.errors import LucencyError, OutputError, ParameterError
     from lucency.methods import METHODS, method_named
     from lucency.metrics import localise
+    from lucency.privacy import shown_command
     from lucency.render import Compared, Recorder, save_animation, save_comparison
 
     hows: list[Method] = [method_named(name) for name in (METHODS if methods == "all" else named(methods))]
@@ -106,6 +119,8 @@ def compare(
                     on_step=on_step,
                     cancel=cancelled,
                 )
+                if anonymous:
+                    explanation = explanation.anonymous()
                 explanation.save(place / f"{how.name}.lucency")
                 film = save_animation(explanation, recorder, films / f"{how.name}.webp")
                 bar.start(f"{title}: evaluation")
@@ -132,7 +147,7 @@ def compare(
             reasons = dict.fromkeys(f"{one.name}: {one.error}" for one in compared)
             raise ParameterError("No method gave a map. " + " ".join(reasons))
         bar.start("Page")
-        command = shlex.join(["lucency", *context.obj])
+        command = shown_command(context.obj, anonymous=anonymous)
         save_comparison(
             compared, place / "comparison.html", random=random, truth=known, command=command, notices=picture.notices
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -37,12 +38,19 @@ def say(*parts: str | tuple[str, str]) -> None:
 
 def tell(sentence: str) -> None:
     """A sentence on stderr, for what is beside the result."""
-    err.print(line(sentence), soft_wrap=True)
+    with suppress(OSError):
+        err.print(line(sentence), soft_wrap=True)
 
 
 def print_json(record: Mapping[str, Any] | list[Any]) -> None:
     """One JSON value."""
-    print(json.dumps(plain(record), ensure_ascii=False, allow_nan=False))
+    text = json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        plainly = printable(text) == text
+    except UnicodeEncodeError:
+        plainly = False
+    print(text if plainly else json.dumps(plain(record), allow_nan=False))
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from lucency.cli import INTERRUPTED
 from lucency.cli.options import (
     DEFAULT_MODEL,
+    Anonymous,
     AsJson,
     Budget,
     Device,
@@ -100,6 +100,7 @@ def explain(
     ] = False,
     folder: Folder = None,
     animation: Annotated[Animation, typer.Option(help="The format of the animation in DIR.")] = Animation.gif,
+    anonymous: Anonymous = False,
     as_json: AsJson = False,
 ) -> None:
     """Show why a classifier read SCAN as it did.
@@ -117,6 +118,7 @@ def explain(
     from lucency.cli.settings import method_with
     from lucency.engine import Engine
     from lucency.methods.occlusion import Occlusion
+    from lucency.privacy import shown_command
     from lucency.removal import Blur, Healthy
 
     how = method_with(method, settings or [], removal)
@@ -173,9 +175,11 @@ def explain(
             sanity=None if checked is None else checked.passes,
         )
         explanation = replace(explanation, verdict=verdict.as_dict())
+        if anonymous:
+            explanation = explanation.anonymous()
         files = []
         if folder is not None:
-            command = shlex.join(["lucency", *context.obj])
+            command = shown_command(context.obj, anonymous=anonymous)
             files = _write(folder, explanation, recorder, animation, command, picture.notices)
 
     if as_json:

@@ -126,7 +126,7 @@ def _of_folder(
         title = f"What fires map {unit} of {layer} most ({engine.classifier.name})"
         files = _sheet(folder, "scans.png", lambda: contact.scan_sheet(found, title))
     if as_json:
-        rows = [{"scan": picture.source, **_record(one)} for picture, one in found]
+        rows = [{"scan": Path(picture.source).name, **_record(one)} for picture, one in found]
         print_json({"model": engine.classifier.name, "scans": rows, "skipped": skipped, "files": files})
         return
     for picture, one in found:

@@ -50,6 +50,10 @@ Seed = Annotated[int, typer.Option(metavar="N", help="Where every random number 
 Folder = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to; made when missing.")
 ]
+Anonymous = Annotated[
+    bool,
+    typer.Option("--anonymous", help="Keep a hash in place of the scan's name, and no paths, in what is written."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 DEFAULT_MODEL = "lucency:effusion"

@@ -33,6 +33,7 @@ from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation, describe, fitting
+from lucency.privacy import shown_source
 from lucency.removal import Blur, Mean, NoisyLinear, Removal, Uniform
 from lucency.scan import Scan
 
@@ -297,7 +298,7 @@ def evaluate(
         question=question,
         clean=done[0].clean,
         provenance={
-            "scan": {"source": scan.source, "sha256": scan.sha256, "shape": list(scan.shape)},
+            "scan": {"source": shown_source(scan.source), "sha256": scan.sha256, "shape": list(scan.shape)},
             "model": {"name": classifier.name, "fingerprint": classifier.fingerprint, "grid": list(frame.grid)},
             "device": str(engine.device),
             "evaluations": sum(c.evaluations for c in done),
