@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lucency import Scan
+from lucency import Scan, explain
 from lucency.classifier import Question
 from lucency.engine import Engine, scorer
 from lucency.engine.graph import traced
 from lucency.engine.incremental import Incremental
 from lucency.masks import Patches
+from lucency.methods.occlusion import Occlusion
 from lucency.removal import Constant
 from nets import classifier_of
 
@@ -287,6 +288,21 @@ def test_drawn(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     net = Stack(pieces, draw.choice(list(HEADS)))
     size = (draw.randint(61, 83), draw.randint(61, 83))
     check(net, size, (draw.randint(1, 11), draw.randint(1, 11)))
+
+
+def test_an_explanation_says_what_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(5)
+    net = Stack(["convolution", "ReLU", "convolution, stride 2"], "mean")
+    how = Occlusion(patch=6, stride=3, removal=Constant(0.0), features=False)
+    scan = Scan(torch.rand(1, 40, 40))
+    for from_where, engine, said in (
+        (1.5, Engine(classifier_of(net, 3)), "windows, 3 of 4 layers"),
+        (0.0, Engine(classifier_of(net, 3)), "whole scans, folded network"),
+        (1.5, Engine(classifier_of(net, 3), windows=False), "whole scans, network as it is"),
+    ):
+        monkeypatch.setattr(scorer, "WHOLE_FROM", (from_where,))
+        found = explain(scan, engine.classifier, target=1, method=how, engine=engine)
+        assert found.facts["engine"] == said
 
 
 def test_exported_programs_run_on_windows() -> None:

@@ -307,10 +307,12 @@ class Probe:
         return bool(near) and torch.allclose(self.read(*one), self.read(*other), rtol=1e-4, atol=1e-5)
 
     @property
-    def facts(self) -> dict[str, float]:
-        """What the engine has approximated, and how well; empty when the scores are exact."""
+    def facts(self) -> dict[str, float | str]:
+        """How the scores were computed; and what the engine has approximated, and how well, if it has."""
         half = {"half precision error": self._half_error} if self._half else {}
-        return half | ({} if self._fast is None else self._fast.facts)
+        if self._fast is None:
+            return {"engine": "whole scans, network as it is", **half}
+        return {"engine": self._fast.way, **half, **self._fast.facts}
 
     def together(self, boxes: Tensor, order: Tensor) -> list[Tensor]:
         """The ``order`` ``[N]`` of boxes ``[N, axes, 2]``, cut into batches that this engine computes well at once."""

@@ -205,6 +205,11 @@ class Incremental:
         numbers = float(clean.numel())
         return numbers * (0 if weight is None else weight[0].numel()), numbers if clean.ndim == 4 else 0.0
 
+    def layers_on_windows(self, plan: Plan) -> Pair:
+        """How many convolutions and linear layers a plan computes on windows, and how many there are."""
+        layers = [node for node in self.nodes if self._work(node, None)[0] > 0]
+        return sum(node in plan.windows for node in layers), len(layers)
+
     def places(self, plan: Plan, first: Pair) -> dict[fx.Node, Place]:
         """Where the windows of each node lie when the box's own corner is ``first``."""
         key = (plan.size, plan.windows, tuple(plan.caps.items()), first)

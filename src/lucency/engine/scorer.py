@@ -38,6 +38,7 @@ class Scorer:
         self._state = state
         self._reach: dict[Pair, float] = {}
         self.facts: dict[str, float] = {}
+        self._last: Plan | None = None
 
     def whole(self, x: Tensor) -> Tensor:
         """What the questions read, ``[B, Q]``, on scans ``[B, C, H, W]``."""
@@ -92,7 +93,16 @@ class Scorer:
                 # Too few of a kind to measure anything; the count of multiplications decides.
                 self._measured(plan, reach, plan.work * 1e-9)
             left = left[~torch.isin(left, alike)]
+        self._last = plan
         return found
+
+    @property
+    def way(self) -> str:
+        """How the last scores were computed, in words."""
+        if self._last is None or not self._last.windows:
+            return "whole scans, folded network"
+        on_windows, layers = self._state.layers_on_windows(self._last)
+        return f"windows, {on_windows} of {layers} layers"
 
     def stride(self, size: Pair) -> Pair:
         """Boxes of this size are best asked about together when their corners are equal modulo this."""
