@@ -180,7 +180,7 @@ def test_nothing_to_map_is_said(how: GradCam) -> None:
 def test_a_named_layer_is_read_before_what_follows_in_place() -> None:
     net, pixels = pooled(), grid()
     probe = Engine(classifier_of(net, 3)).open(Scan(pixels), Question(0, "c0", "logit"))
-    features, _ = features_and_gradient(probe, pixels[None], "second")
+    features = features_and_gradient(probe, pixels[None], "second").maps
     before = net.second(net.relu(net.first(pixels[None])))
     assert torch.equal(features, before.detach())
     assert float(features.min()) < 0
@@ -192,7 +192,8 @@ def test_a_named_layer_is_read_before_what_follows_in_place() -> None:
 def test_the_last_features_are_those_the_head_pools(name: str, axes: int) -> None:
     net, pixels = styled(name, axes), grid(axes)
     probe = Engine(classifier_of(net, 3)).open(Scan(pixels), Question(0, "c0", "logit"))
-    features, gradient = features_and_gradient(probe, pixels[None], None)
+    found = features_and_gradient(probe, pixels[None], None)
+    features, gradient = found.maps, found.gradient
     assert torch.allclose(features, net.trunk(pixels[None]).detach(), atol=1e-6)
     assert gradient.shape == features.shape
 
@@ -202,7 +203,7 @@ def test_the_last_features_of_torchvision_networks(name: str) -> None:
     net = torchvision_network(name)
     pixels = torch.rand(3, 64, 80)
     probe = Engine(classifier_of(net, 3)).open(Scan(pixels), Question(0, "c0", "logit"))
-    features, _ = features_and_gradient(probe, pixels[None], None)
+    features = features_and_gradient(probe, pixels[None], None).maps
     parts = dict(net.named_children())
     with torch.no_grad():
         if name == "resnet18":

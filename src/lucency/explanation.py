@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from lucency import explanation_file
+from lucency.asking import undisturbed
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
 from lucency.errors import ModelError, ParameterError, ScanError
@@ -159,6 +160,7 @@ class Explanation:
         )
 
 
+@undisturbed()
 def explain(
     scan: Scan,
     classifier: Classifier,

@@ -30,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lucency.asking import asking
 from lucency.classifier import Classifier
 from lucency.errors import ModelError, OutputError, ParameterError, QuestionError
 from lucency.explanation import Explanation
@@ -52,6 +53,7 @@ FEWEST = 199
 """Held-out scans with which a p-value can come below :data:`LEVEL` at all."""
 
 
+@asking()
 def features(classifier: Classifier, x: Tensor) -> Tensor:
     """Penultimate features, float32 ``[B, D]``, of display values ``[B, C, *grid]``: what enters the last linear layer.
 
@@ -63,7 +65,8 @@ def features(classifier: Classifier, x: Tensor) -> Tensor:
     kept: list[Tensor] = []
 
     def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        kept[:] = [inputs[0]]
+        # What comes next may work in place.
+        kept[:] = [inputs[0].clone()]
 
     layers = [m for m in classifier.network().modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)]
     handles = [m.register_forward_pre_hook(hook) for m in layers]

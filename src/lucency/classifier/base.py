@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lucency.asking import Buffers, one_at_a_time
 from lucency.classifier.readout import Readout
 from lucency.errors import LucencyError, ModelError, QuestionError, ran_out_of_memory
 from lucency.scan import Scan
@@ -219,6 +220,7 @@ class Classifier:
         self.notices = tuple(notices)
         self.reference: Path | None = None
         """A file of clean scans' features that :class:`lucency.checks.out_of_distribution.OutOfDistribution` wrote."""
+        self._buffers = Buffers(module)
 
     def __repr__(self) -> str:
         size = "any size" if self.input_size is None else "x".join(map(str, self.input_size))
@@ -276,9 +278,12 @@ class Classifier:
         return pixels.contiguous()
 
     def normalise(self, x: Tensor) -> Tensor:
-        """``(x - mean) / std`` by channel, for ``x`` of shape ``[B, C, *grid]``."""
+        """``(x - mean) / std`` by channel, for ``x`` of shape ``[B, C, *grid]``: always a new tensor.
+
+        A network may work in place on its input, so it gets one that nobody else looks at.
+        """
         if self.mean == (0.0,) and self.std == (1.0,):
-            return x
+            return x.clone()
         shape = (1, -1) + (1,) * (x.ndim - 2)
         return (x - x.new_tensor(self.mean).view(shape)) / x.new_tensor(self.std).view(shape)
 
@@ -342,7 +347,8 @@ class Classifier:
         """Whatever the model returns for display values ``[B, C, *grid]``."""
         try:
             inner = self.enter(x)
-            return self.forward(inner, **self.extras(inner))
+            with one_at_a_time(), self._buffers.kept(len(x)):
+                return self.forward(inner, **self.extras(inner))
         except LucencyError:
             raise
         except Exception as error:
@@ -495,11 +501,12 @@ class Classifier:
         def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
             def hook(_module: nn.Module, _inputs: object, output: object) -> None:
                 if isinstance(output, Tensor) and output.ndim > 2:
-                    features[name] = output
+                    # What comes next may work in place.
+                    features[name] = output.clone()
 
             return hook
 
-        with ExitStack() as hooks:
+        with one_at_a_time(), ExitStack() as hooks:
             for layer in layers:
                 if layer not in named:
                     raise QuestionError(
@@ -520,7 +527,7 @@ class Classifier:
         """The convolutional layers in the order they run on ``x`` ``[B, C, *grid]``."""
         module = self.network()
         found: list[Layer] = []
-        with ExitStack() as hooks, torch.no_grad():
+        with one_at_a_time(), ExitStack() as hooks, torch.no_grad():
             for name, child in module.named_modules():
                 if isinstance(child, nn.Conv2d | nn.Conv3d):
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lucency.asking import undisturbed
 from lucency.classifier.base import Classifier
 from lucency.errors import QuestionError
 from lucency.scan import Scan
@@ -31,6 +32,7 @@ class Question:
     watch: str = "probability"
 
     @classmethod
+    @undisturbed()
     def ask(
         cls,
         classifier: Classifier,

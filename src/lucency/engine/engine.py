@@ -9,19 +9,22 @@ from __future__ import annotations
 import copy
 import math
 import time
+import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
+from lucency.asking import asking
 from lucency.classifier import Classifier, Question
 from lucency.engine.footprint import SHARE, Footprint, free_memory
 from lucency.engine.graph import traced
 from lucency.engine.incremental import Incremental
 from lucency.engine.pieces import Pieces
 from lucency.engine.scorer import BATCH, Scorer
-from lucency.errors import ModelError, ParameterError
+from lucency.errors import LucencyError, ModelError, ParameterError, QuestionError, ran_out_of_memory
 from lucency.removal import Fill, Removal, remove
 from lucency.scan import Scan
 
@@ -30,6 +33,30 @@ Raw = tuple[Tensor, dict[str, Tensor]]
 """Outputs ``[B, K]``, and the outputs of the watched layers."""
 CHECKED = 4
 """Scans that go through at both precisions."""
+ALIKE = 1e-4
+"""Outputs that differ by no more than this share of the largest are the same; rounding stays below."""
+
+CHANGING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+"""Modules that do something else while a network is trained."""
+
+
+@dataclass
+class Habits:
+    """What is found out about a classifier once.
+
+    Attributes:
+        alone: it must be asked about one scan at a time.
+        notices: that, in words.
+        untraced: the watched layers and the grids with which its traced network is of no use.
+    """
+
+    met: bool = False
+    alone: bool = False
+    notices: tuple[str, ...] = ()
+    untraced: set[tuple[tuple[str, ...], tuple[int, ...]]] = field(default_factory=set)
+
+
+_HABITS: weakref.WeakKeyDictionary[Classifier, dict[object, Habits]] = weakref.WeakKeyDictionary()
 
 
 class Engine:
@@ -46,6 +73,8 @@ class Engine:
             when ``None``. Where memory runs out all the same, batches are halved.
         tolerance: the error of a score that is allowed for speed; ``None`` is exact. Methods that ask about small
             boxes report what they estimate it to be.
+
+    Threads may share an engine; they are served one at a time.
 
     Raises:
         ParameterError: for a device that is not there, or a limit that is not above 0.
@@ -73,10 +102,15 @@ class Engine:
             ) from error
         if batch_size is not None and batch_size < 1:
             raise ParameterError(f"The batch size must be at least 1, not {batch_size}.")
-        self.batch_size = batch_size or (256 if self.device.type == "cuda" else 16)
+        most = batch_size or (256 if self.device.type == "cuda" else 16)
         first = batch_size or (16 if self.device.type == "cuda" else 4)
-        self.pieces = {what: Pieces(first, self.batch_size, self.device) for what in ("scores", "gradients")}
-        self.pieces["windows"] = Pieces(BATCH, BATCH, self.device)
+        self._batch_size = most
+        self.pieces = {what: Pieces(first, most, self.device) for what in ("scores", "gradients")}
+        together = min(BATCH, batch_size or BATCH)
+        self.pieces["windows"] = Pieces(together, together, self.device)
+        # Another mode of training makes another classifier of it.
+        mode = () if classifier.module is None else tuple(m.training for m in classifier.module.modules())
+        self.habits = _HABITS.setdefault(classifier, {}).setdefault((self.device, mode), Habits())
         if memory is not None and not 0 < memory < math.inf:
             raise ParameterError(f"The memory for one batch is a number of GiB above 0, not {memory}.")
         self.memory = memory
@@ -90,6 +124,74 @@ class Engine:
         self.checked: set[tuple[str, ...]] = set()
         self.seconds: dict[tuple[object, ...], list[float]] = {}
         self._graphs: dict[tuple[str, ...], tuple[torch.Size, fx.GraphModule | None]] = {}
+
+    @property
+    def batch_size(self) -> int:
+        """How many perturbed scans go forward at once at most; 1 where the classifier must be asked one at a time."""
+        return 1 if self.habits.alone else self._batch_size
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What had to be done about the classifier, in words; known once a scan has been opened."""
+        return self.habits.notices
+
+    def meet(self, x: Tensor, outputs: Tensor) -> None:
+        """Finds out, once for a classifier, whether its answer depends on chance or on what it is asked with.
+
+        Args:
+            x: ``[1, C, *grid]``, a scan.
+            outputs: ``[1, K]``, what the classifier gives for it.
+
+        Raises:
+            ModelError: when it gives something else the second time.
+        """
+        ask = self.classifier
+        if ask.alone:
+            # Loading it has found that out, and says so.
+            self.habits.alone = True
+        if not self.habits.met:
+            again = ask(x)
+            if (by := _apart(outputs, again, self._rounding)) is not None:
+                raise ModelError(
+                    f"{ask.name} answers the same scan differently the second time (by {by:.3g}{_why(ask)}."
+                )
+            # A scan that is black may show nothing of a company that multiplies it.
+            noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+            low, high = x.aminmax()
+            noise = low + (high - low).clamp_min(0.1) * noise
+            self._meet_in_company(torch.cat([x, noise, 0.5 * x.flip(-1)]), torch.cat([outputs, ask(noise)]))
+            self.habits.met = True
+        if self.habits.alone:
+            for pieces in self.pieces.values():
+                pieces.limit(1)
+
+    def _meet_in_company(self, scans: Tensor, expected: Tensor) -> None:
+        name = self.classifier.name
+        try:
+            together = self.classifier(scans)[: len(expected)]
+        except LucencyError:
+            self.habits.alone = True
+            self.habits.notices = (f"{name} takes one scan at a time, so it is asked so, which is slower",)
+            return
+        except RuntimeError as error:
+            # The engine finds the size of a batch that fits.
+            if ran_out_of_memory(error):
+                return
+            raise
+        for i in range(len(expected)):
+            if (by := _apart(expected[i], together[i], self._rounding)) is not None:
+                self.habits.alone = True
+                self.habits.notices = (
+                    f"what {name} says of a scan depends on the scans that it is asked with (its outputs differ by "
+                    f"{by:.3g}), so it is asked about one at a time, which is slower",
+                )
+                return
+
+    @property
+    def _rounding(self) -> float:
+        """How far two outputs may lie apart and be the same, as a share of the largest."""
+        weights = [] if self.classifier.module is None else [*self.classifier.module.parameters()]
+        return max([ALIKE, *(4 * torch.finfo(w.dtype).eps for w in weights if w.dtype in (torch.half, torch.bfloat16))])
 
     def first_pass(self, x: Tensor, work: Callable[[Tensor], Result]) -> Result:
         """What ``work`` makes of one scan ``[1, C, *grid]``; sees how many such scans fit into the memory at once."""
@@ -141,9 +243,29 @@ class Engine:
         A gradient method that removes nothing leaves ``removal`` out.
 
         Raises:
-            ModelError: when the clean scan does not get a finite score.
+            ModelError: when the clean scan does not get a finite score, or not the same one twice.
         """
         return Probe(self, scan, (question, *also), removal)
+
+
+def _apart(one: Tensor, other: Tensor, share: float) -> float | None:
+    """How far outputs of one shape lie apart; ``None`` where that is rounding."""
+    one, other = one.float(), other.float()
+    by = float((one - other).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().max())
+    if not torch.equal(one.isfinite(), other.isfinite()):
+        return math.inf
+    largest = float(one.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().max())
+    return by if by > share * largest + 1e-6 else None
+
+
+def _why(classifier: Classifier) -> str:
+    """The rest of a sentence: what may make an answer depend on chance, and what to do."""
+    modules = [] if classifier.module is None else [*classifier.module.named_modules()]
+    training = [name for name, m in modules if m.training and isinstance(m, CHANGING)]
+    if training:
+        shown = ", ".join(training[:3]) + (", ..." if len(training) > 3 else "")
+        return f"); {shown} of it is in training mode: call eval() on the network first"
+    return "): take the dropout, the noise or the memory of earlier scans out of its forward pass first"
 
 
 class Probe:
@@ -157,6 +279,7 @@ class Probe:
         layers: the layers whose feature maps are watched.
     """
 
+    @asking()
     def __init__(self, engine: Engine, scan: Scan, questions: tuple[Question, ...], removal: Removal | None) -> None:
         self.engine = engine
         self.scan = scan
@@ -172,7 +295,9 @@ class Probe:
         self._half: bool | None = None
         self._half_error = 0.0
         with torch.inference_mode():
-            self._clean_raw = engine.first_pass(self.pixels[None], self._raw)
+            outputs, features = engine.first_pass(self.pixels[None], self._raw)
+            # A network may hand over what it writes into the next time.
+            self._clean_raw: Raw = (outputs.clone(), features)
             clean = self.read(*self._clean_raw)[0]
         if not bool(torch.isfinite(clean).all()):
             raise ModelError(
@@ -180,6 +305,8 @@ class Probe:
                 "check the weights and the normalisation."
             )
         self.clean = clean.clone()
+        with torch.inference_mode():
+            engine.meet(self.pixels[None], self._clean_raw[0])
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -207,7 +334,14 @@ class Probe:
 
     def _raw(self, x: Tensor) -> Raw:
         classifier = self.engine.classifier
-        return classifier.outputs_and_features(x, self.layers) if self.layers else (classifier(x), {})
+        if not self.layers:
+            return classifier(x), {}
+        outputs, features = classifier.outputs_and_features(x, self.layers)
+        if len(x) > 1 and any(len(f) != len(x) for f in features.values()):
+            # A network that goes from scan to scan by itself has shown the features of its last round.
+            parts = [classifier.outputs_and_features(one[None], self.layers) for one in x]
+            features = {layer: torch.cat([found[layer] for _, found in parts]) for layer in self.layers}
+        return outputs, features
 
     def read(self, outputs: Tensor, features: dict[str, Tensor]) -> Tensor:
         """What the Q questions read, ``[B, Q]``, from outputs ``[B, K]`` and the outputs of the watched layers."""
@@ -216,22 +350,59 @@ class Probe:
         outputs, features = outputs.float(), {name: f.float() for name, f in features.items()}
         return torch.stack([q.read(classifier, outputs, features) for q in self.questions], 1).float()
 
+    @asking()
     def scores(self, masks: Tensor, boxes: Tensor | None = None) -> Tensor:
         """What the Q questions read, ``[B, Q]``, on the scan with what ``masks`` ``[B, *grid]`` leave out removed.
 
         ``boxes`` ``[B, axes, 2]`` may bound what each mask leaves out, so that an engine can save work.
+
+        Raises:
+            ModelError: when one of them is not finite.
         """
         with torch.inference_mode():
-            if boxes is not None and (fast := self._scorer(len(masks))) is not None:
-                return fast.scores(masks.to(self.pixels.device), boxes).clone()
-            scores = torch.cat(self.engine.pieces["scores"].through(masks, lambda m: self._score(self.removed(m))))
-        return scores.clone()
+            scores = None if boxes is None else self._on_windows(masks.to(self.pixels.device), boxes)
+            if scores is None:
+                scores = torch.cat(self.engine.pieces["scores"].through(masks, lambda m: self._score(self.removed(m))))
+        return self.finite(scores.clone(), "score")
 
+    @asking()
     def scores_of(self, x: Tensor) -> Tensor:
-        """What the Q questions read, ``[B, Q]``, on any scans ``[B, C, *grid]``."""
+        """What the Q questions read, ``[B, Q]``, on any scans ``[B, C, *grid]``.
+
+        Raises:
+            ModelError: when one of them is not finite.
+        """
         with torch.inference_mode():
             scores = torch.cat(self.engine.pieces["scores"].through(x, self._score))
-        return scores.clone()
+        return self.finite(scores.clone(), "score")
+
+    def finite(self, values: Tensor, what: str) -> Tensor:
+        """The values ``[B, ...]`` themselves. A map made from the others would show what was left out as harmless."""
+        bad = int((~values.isfinite()).flatten(1).any(1).sum()) if len(values) else 0
+        if bad:
+            raise ModelError(
+                f"{self.engine.classifier.name} has a {what} that is not finite on {bad} of {len(values)} perturbed "
+                "scans, so there is no map; choose another removal, or mend what divides by zero in the network."
+            )
+        return values
+
+    def _on_windows(self, masks: Tensor, boxes: Tensor) -> Tensor | None:
+        fast, before = self._scorer(len(masks)), self.evaluations
+        if fast is None:
+            return None
+        try:
+            return fast.scores(masks, boxes)
+        except LucencyError:
+            raise
+        except Exception:
+            self._give_up(before)
+            return None
+
+    def _give_up(self, evaluations: int) -> None:
+        """The traced network failed: the network itself still answers, now and later."""
+        self._fast = None
+        self.engine.habits.untraced.add((tuple(self.layers), self.grid))
+        self.evaluations = evaluations
 
     def _score(self, x: Tensor) -> Tensor:
         tolerance = self.engine.tolerance
@@ -243,8 +414,15 @@ class Probe:
             return self._whole(x)
 
     def _whole(self, x: Tensor) -> Tensor:
-        fast = self._scorer(len(x))
-        return self.watch(x) if fast is None else fast.whole(x)
+        fast, before = self._scorer(len(x)), self.evaluations
+        if fast is not None:
+            try:
+                return fast.whole(x)
+            except Exception as error:
+                if ran_out_of_memory(error):
+                    raise
+                self._give_up(before)
+        return self.watch(x)
 
     def _try_half(self, x: Tensor, tolerance: float) -> Tensor:
         """Scores at full precision; a few scans go through at half precision too, to see what that costs and saves."""
@@ -272,11 +450,14 @@ class Probe:
         if not self._tried and (scans >= 4 or self.evaluations >= 8):
             self._tried = True
             keep = tuple(self.layers)
-            self._fast = self._traced(keep)
-            if self._fast is None:
-                # The weights may have been changed since the network was traced.
-                self.engine.forget(keep)
+            if not self.engine.habits.alone and (keep, self.grid) not in self.engine.habits.untraced:
                 self._fast = self._traced(keep)
+                if self._fast is None:
+                    # The weights may have been changed since the network was traced.
+                    self.engine.forget(keep)
+                    self._fast = self._traced(keep)
+                if self._fast is None:
+                    self.engine.habits.untraced.add((keep, self.grid))
         return self._fast
 
     def _traced(self, keep: tuple[str, ...]) -> Scorer | None:
@@ -284,20 +465,22 @@ class Probe:
         graph = self.engine.graph(keep, clean)
         if graph is None:
             return None
+        before = self.evaluations
         try:
             fast = Scorer(self, Incremental(graph, clean, keep))
-            before = self.evaluations
             same = self.same(fast.raw(self.pixels[None]), self._clean_raw)
             if same and keep not in self.engine.checked:
-                # The classifier may do more than its network does, and not show it on the clean scan.
-                other = self.pixels[None].flip(-1) * 0.5
-                same = self.same(fast.raw(other), self._raw(other)) and fast.windows_agree()
+                # The classifier may do more than its network does, and not show it on the clean scan, or not alone.
+                x = self.pixels[None]
+                others = torch.cat([x.flip(-1) * 0.5, 1 - x, x])[: self.engine.batch_size]
+                same = self.same(fast.raw(others), self._raw(others)) and fast.windows_agree()
                 if same:
                     self.engine.checked.add(keep)
-            self.evaluations = before
         except Exception:
             # Whatever a graph cannot do that the network can: the network itself still answers.
             return None
+        finally:
+            self.evaluations = before
         return fast if same else None
 
     def same(self, one: Raw, other: Raw) -> bool:
@@ -321,7 +504,8 @@ class Probe:
         edges = (boxes[:, :, 1] - boxes[:, :, 0]).amax(0)
         stride = torch.tensor(fast.stride((int(edges[0]), int(edges[1]))))
         classes = torch.unique((boxes[order, :, 0] % stride), dim=0, return_inverse=True)[1]
-        batches = [b for c in classes.unique() for b in torch.split(order[classes == c], BATCH)]
+        most = self.engine.pieces["windows"].size
+        batches = [b for c in classes.unique() for b in torch.split(order[classes == c], most)]
         place = {int(n): i for i, n in enumerate(order)}
         return sorted(batches, key=lambda b: place[int(b[0])])
 
@@ -341,19 +525,23 @@ class Probe:
 
         return torch.lerp(cut(self._fill(masks)), cut(self.pixels), cut(masks[:, None]))
 
+    @asking()
     def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The first question's score ``[B]`` and its gradient ``[B, C, *grid]`` at scans of that shape.
 
         Raises:
-            QuestionError: when the classifier is a black box.
+            QuestionError: when the classifier is a black box, or has no gradient.
+            ModelError: when score or gradient is not finite.
         """
         return self._gradient(x, self.watch)
 
+    @asking()
     def mask_gradient(self, masks: Tensor) -> tuple[Tensor, Tensor]:
         """The first question's score ``[B]`` and its gradient ``[B, *grid]`` with respect to masks of that shape.
 
         Raises:
-            QuestionError: when the classifier is a black box.
+            QuestionError: when the classifier is a black box, or has no gradient.
+            ModelError: when score or gradient is not finite.
         """
         return self._gradient(masks, lambda m: self.watch(self.removed(m)))
 
@@ -362,11 +550,41 @@ class Probe:
 
         def work(part: Tensor) -> tuple[Tensor, Tensor]:
             at = part.detach().clone().requires_grad_(True)
-            with torch.enable_grad():
-                score = watch(at)[:, 0]
-                (gradient,) = torch.autograd.grad(score.sum(), at)
+            score, (gradient,) = self.differentiated(lambda: watch(at)[:, 0], lambda: [at])
             self.gradients += len(part)
+            if gradient is None:
+                raise self._without_gradient()
             return score.detach(), gradient
 
         scores, gradients = zip(*self.engine.pieces["gradients"].through(items, work), strict=True)
-        return torch.cat(scores), torch.cat(gradients)
+        score, gradient = torch.cat(scores), torch.cat(gradients)
+        self.finite(score[:, None], "score")
+        return score, self.finite(gradient, "gradient")
+
+    def differentiated(
+        self, score: Callable[[], Tensor], by: Callable[[], Sequence[Tensor]]
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Scores ``[B]``, made by the first function, and the gradients of their sum by the tensors that the second
+        names afterwards; ``None`` for those that the scores do not depend on.
+
+        Raises:
+            QuestionError: when there is no gradient at all.
+        """
+        with torch.enable_grad():
+            try:
+                found = score()
+                if found.requires_grad:
+                    return found, torch.autograd.grad(found.sum(), by(), allow_unused=True)
+                why: Exception | None = None
+            except (RuntimeError, ModelError) as error:
+                if ran_out_of_memory(error):
+                    raise
+                why = error
+        # The network gave scores a moment ago, so it is the gradient that it does not give.
+        raise self._without_gradient() from why
+
+    def _without_gradient(self) -> QuestionError:
+        return QuestionError(
+            f"{self.engine.classifier.name} gives scores but no gradient (quantised layers, whole numbers or no_grad "
+            "inside it can be why); use a method that needs scores only, such as occlusion."
+        )

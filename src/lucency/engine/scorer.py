@@ -55,15 +55,16 @@ class Scorer:
         return classifier.read_out(returned, x), features
 
     def windows_agree(self) -> bool:
-        """Whether a scan whose middle is changed gets the same scores on windows and whole."""
+        """Whether scans whose middle is changed get the same scores on windows and whole."""
         probe, state = self._probe, self._state
         corner = [n // 3 for n in probe.grid]
         size = (max(1, corner[0] // 2), max(1, corner[1] // 2))
         rows, columns = (slice(c, c + n) for c, n in zip(corner, size, strict=True))
-        x = probe.pixels[None].clone()
-        x[..., rows, columns] = 1 - x[..., rows, columns]
+        x = probe.pixels.repeat(min(2, probe.batch_size), *[1] * probe.pixels.ndim)
+        x[0, ..., rows, columns] = 1 - x[0, ..., rows, columns]
+        x[1:, ..., rows, columns] *= 0.5
         part = x[..., rows, columns]
-        return probe.same(self._run_on(part, torch.tensor([corner]), state.plan(size, 1.0)), self.raw(x))
+        return probe.same(self._run_on(part, torch.tensor([corner] * len(x)), state.plan(size, 1.0)), self.raw(x))
 
     def scores(self, masks: Tensor, boxes: Tensor) -> Tensor:
         """What the questions read, ``[B, Q]``, where masks ``[B, H, W]`` leave out something inside their boxes."""
@@ -155,8 +156,9 @@ class Scorer:
 
             def through(reach: float) -> tuple[Tensor, Tensor]:
                 plan = min((self._state.plan(size, s, reach) for s in WHOLE_FROM), key=lambda p: p.work)
-                outputs, features = self._outputs(masks[which], corners[which], plan)
-                return probe.read(outputs, features)[:, 0], outputs
+                parts = which.split(probe.engine.pieces["windows"].size)
+                raws = [self._outputs(masks[part], corners[part], plan) for part in parts]
+                return torch.cat([probe.read(*raw)[:, 0] for raw in raws]), torch.cat([raw[0] for raw in raws])
 
             exact, whole = through(1.0)
             if not bool((whole.std(0) > 0).any()):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass, field, replace
+from functools import cached_property, wraps
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
+from lucency.asking import undisturbed
 from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.scan import Scan
@@ -97,9 +98,17 @@ class Method(ABC):
     locates: ClassVar[bool] = True
     unit: ClassVar[str]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "steps" in vars(cls):
+            cls.steps = _undisturbed_steps(cls.steps)  # type: ignore[method-assign,assignment]
+
     @abstractmethod
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         """Does the work, telling at each step what is known so far; the last step is the answer.
+
+        Between two steps PyTorch is set up as the caller has it; during a step, and while a step builds what is looked
+        at, as it is out of the box.
 
         Raises:
             LucencyError: when the classifier or a parameter does not allow the method.
@@ -108,3 +117,42 @@ class Method(ABC):
     def anytime(self) -> Self:
         """This method with its work ordered so that it can be stopped early: the first steps see the whole scan."""
         return self
+
+
+Steps = Callable[[Any, Scan, Question, Engine], Iterator[Step]]
+
+
+def _undisturbed_steps(steps: Steps) -> Steps:
+    """The same steps, each made and shown as if nothing around it had been switched on or off."""
+
+    @wraps(steps)
+    def wrapped(self: Method, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
+        inner = steps(self, scan, question, engine)
+        try:
+            while True:
+                with undisturbed():
+                    step = next(inner, None)
+                if step is None:
+                    return
+                yield _undisturbed_step(step)
+        finally:
+            with undisturbed():
+                getattr(inner, "close", lambda: None)()
+
+    return wrapped
+
+
+def _undisturbed_step(step: Step) -> Step:
+    def shown(make: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        return undisturbed()(make)
+
+    facts = step.facts
+    return replace(
+        step,
+        heatmap=shown(step.heatmap),
+        perturbed=shown(step.perturbed),
+        standard_error=None if step.standard_error is None else shown(step.standard_error),
+        reaction=None if step.reaction is None else shown(step.reaction),
+        also={name: shown(make) for name, make in step.also.items()},
+        facts=Facts(undisturbed()(lambda: facts._found)) if isinstance(facts, Facts) else facts,
+    )

@@ -9,7 +9,9 @@ With y the score, g = dy/dA and Z the number of pixels of a feature map:
   a_k = g_k^2 / (2 g_k^2 + g_k^3 sum A_k) (equations 10 and 19; a common factor of y's exponential left out).
 - Layer-CAM (Jiang et al., IEEE TIP 2021): ReLU(sum_k ReLU(g_k) A_k) (equations 5 and 6).
 
-The layer is, unless named, the last feature maps before the head, *after* their nonlinearity: those a head pools.
+The layer is, unless named, the last feature maps before the head, *after* their nonlinearity: those a head pools. In a
+transformer these are the tokens of its last block, laid out on the grid of the patches, without the class token
+(:mod:`lucency.methods.features`).
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ import torch
 from torch import Tensor
 
 from lucency.classifier import Question
-from lucency.engine import Engine
+from lucency.engine import Engine, Probe
 from lucency.errors import QuestionError
-from lucency.methods.base import Method, Step
+from lucency.methods.base import Fact, Method, Step
 from lucency.methods.features import features_and_gradient, onto_grid
 from lucency.methods.gradient import answer
 from lucency.scan import Scan
@@ -47,16 +49,17 @@ class Cam(Method):
         # A linear head has one gradient for every place and every scan, however different the scans.
         x = probe.pixels
         scans = torch.stack([x, 1 - x, torch.zeros_like(x), x.flip(-1)])
-        features, gradient = features_and_gradient(probe, scans, None, question=1)
-        slopes = gradient.flatten(2)
+        found = features_and_gradient(probe, scans, None, question=1)
+        slopes = found.gradient.flatten(2)
         weights = slopes[0].mean(1)
         if float((slopes - weights[:, None]).abs().max()) > 1e-3 * float(slopes.abs().max()):
             raise QuestionError(
                 f"The head of {engine.classifier.name} is not global average pooling and one linear layer, which CAM "
                 "needs; use gradcam."
             )
-        heatmap = torch.einsum("k,k...->...", weights * slopes.shape[2], features[0])
-        yield answer(probe, onto_grid(heatmap, probe.grid), {"bias": float(probe.clean[1] - heatmap.mean())})
+        heatmap = torch.einsum("k,k...->...", weights * slopes.shape[2], found.maps[0])
+        facts: dict[str, Fact] = {"layer": found.layer, "bias": float(probe.clean[1] - heatmap.mean())}
+        yield answer(probe, onto_grid(heatmap, probe.grid), facts)
 
 
 class _GradCam(Method):
@@ -66,10 +69,15 @@ class _GradCam(Method):
 
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         probe = engine.open(scan, question)
-        features, gradient = features_and_gradient(probe, probe.pixels[None], self.layer)
-        heatmap = (self._weights(features[0], gradient[0]) * features[0]).sum(0).clamp_min(0)
-        size = "x".join(map(str, features.shape[1:]))
-        yield answer(probe, onto_grid(heatmap, probe.grid), {"feature maps": size})
+        heatmap, facts = self.on_scan(probe)
+        yield answer(probe, heatmap, facts)
+
+    def on_scan(self, probe: Probe) -> tuple[Tensor, dict[str, Fact]]:
+        """The map ``[*grid]`` of the clean scan, and which feature maps it is made of."""
+        found = features_and_gradient(probe, probe.pixels[None], self.layer)
+        maps, gradient = found.maps[0], found.gradient[0]
+        heatmap = (self._weights(maps, gradient) * maps).sum(0).clamp_min(0)
+        return onto_grid(heatmap, probe.grid), {"layer": found.layer, "feature maps": "x".join(map(str, maps.shape))}
 
     @abstractmethod
     def _weights(self, features: Tensor, gradient: Tensor) -> Tensor:
@@ -81,7 +89,7 @@ class GradCam(_GradCam):
     """Feature maps weighted by their mean gradient.
 
     Attributes:
-        layer: the module whose output is taken; the last feature maps before the head when ``None``.
+        layer: the module whose output is taken; the last feature maps, or tokens, before the head when ``None``.
     """
 
     name: ClassVar[str] = "gradcam"
@@ -100,7 +108,7 @@ class GradCamPlusPlus(_GradCam):
     """Feature maps weighted by their positive gradients, so that several findings count alike.
 
     Attributes:
-        layer: the module whose output is taken; the last feature maps before the head when ``None``.
+        layer: the module whose output is taken; the last feature maps, or tokens, before the head when ``None``.
     """
 
     name: ClassVar[str] = "gradcam_plus_plus"
@@ -125,7 +133,7 @@ class LayerCam(_GradCam):
     """Feature maps weighted by their positive gradient at each place, which keeps detail in early layers.
 
     Attributes:
-        layer: the module whose output is taken; the last feature maps before the head when ``None``.
+        layer: the module whose output is taken; the last feature maps, or tokens, before the head when ``None``.
     """
 
     name: ClassVar[str] = "layercam"

@@ -1,9 +1,17 @@
-"""Feature maps and the gradient of the score with respect to them: what the class activation maps are made of."""
+"""Feature maps and the gradient of the score with respect to them: what the class activation maps are made of.
+
+In a network of convolutions these are the last maps on the grid of its last convolution. In a transformer that
+convolution only cuts the scan into patches; there the tokens of the last block are laid out as maps again, without the
+class token, at the last place where the score still depends on those of the patches.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,81 +19,227 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from lucency.asking import asking
 from lucency.classifier import Classifier
 from lucency.engine import Probe
 from lucency.errors import QuestionError
 
 _CONVOLUTIONS = (torch.conv2d, torch.conv3d)
+_OF_TOKENS = (nn.Linear, nn.LayerNorm)
+MOST_EXTRA = 8
+"""Tokens that stand before those of the patches, at most: class, distillation and register tokens."""
+
+Grid = tuple[int, ...]
 
 
-class _LastFeatures(TorchFunctionMode):
-    """Notes the last feature maps on the grid of the last convolution that has more than one pixel to put out."""
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Feature maps of scans, and the gradient of the score by them.
+
+    Attributes:
+        maps, gradient: ``[B, K, *spatial]``.
+        layer: the module that put them out, or ``after NAME`` for what is computed behind it.
+    """
+
+    maps: Tensor
+    gradient: Tensor
+    layer: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Out:
+    """What a module put out, as the ``at``-th thing that was computed."""
+
+    name: str
+    tensor: Tensor
+    module: nn.Module
+    at: int
+
+
+class _Watching(TorchFunctionMode):
+    """Notes what modules put out, and the last maps on the grid of the last convolution with more than one pixel."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.features: Tensor | None = None
+        self.outs: list[_Out] = []
+        self.maps: Tensor | None = None
+        self.grid: Grid | None = None
+        self._computed = 0
+        self._mapped = -1
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        self._computed += 1
         if isinstance(out, Tensor) and out.requires_grad and out.ndim >= 4:
-            spatial = out.shape[2:]
-            known = None if self.features is None else self.features.shape[2:]
-            if spatial == known or (func in _CONVOLUTIONS and spatial.numel() > 1):
-                self.features = out
+            spatial = tuple(out.shape[2:])
+            if spatial == self.grid or (func in _CONVOLUTIONS and math.prod(spatial) > 1):
+                self.maps, self.grid, self._mapped = out, spatial, self._computed
         return out
+
+    def put_out(self, name: str, module: nn.Module, _inputs: object, output: object) -> None:
+        """The forward hook of a module."""
+        if isinstance(output, Tensor) and output.requires_grad:
+            self.outs.append(_Out(name, output, module, self._computed))
+
+    @property
+    def name(self) -> str:
+        """Which module put out the maps: the outermost of those that did, or the last one that was done before."""
+        named = [out for out in self.outs if out.name]
+        if made := [out.name for out in named if out.tensor is self.maps]:
+            return made[-1]
+        before = [out.name for out in named if out.at < self._mapped]
+        return f"after {before[-1]}" if before else "the last convolution"
+
+    def tokens(self, grid: Grid) -> list[tuple[str, Tensor, Layout]]:
+        """Token maps behind the last maps of a convolution, in the order in which they were made."""
+        behind = [out for out in self.outs if out.at > self._mapped]
+        if not any(isinstance(out.module, _OF_TOKENS) and out.tensor.ndim > 2 for out in behind):
+            return []
+        # Keys, queries and values are no maps of the scan.
+        maps = [out for out in behind if not isinstance(out.module, nn.Linear)]
+        laid = [(out.name, out.tensor, layout_of(out.tensor, grid, self.grid)) for out in maps]
+        return [(name, tensor, layout) for name, tensor, layout in laid if name and layout is not None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How tokens lie on a grid: ``extra`` ones first, the channels last or right behind the batch."""
+
+    grid: Grid
+    extra: int
+    channels_last: bool
+
+    def maps(self, tokens: Tensor) -> Tensor:
+        """Tokens ``[1, N, K]``, ``[1, *grid, K]`` or maps ``[1, K, *grid]`` -> maps ``[1, K, *grid]``."""
+        if not self.channels_last:
+            return tokens
+        if tokens.ndim == 3:
+            tokens = tokens[:, self.extra :].reshape(1, *self.grid, -1)
+        return tokens.movedim(-1, 1)
+
+
+def layout_of(tensor: Tensor, grid: Grid, cut: Grid | None) -> Layout | None:
+    """How the tokens in a tensor of one scan lie; ``None`` where it holds no tokens.
+
+    Args:
+        grid: that of the scan.
+        cut: that of the patches, where a convolution has made them; it may have been halved since.
+    """
+    if tensor.shape[0] != 1:
+        return None
+    grids = [] if cut is None else [tuple(-(-n // 2**k) for n in cut) for k in range(5)]
+    grids = [g for g in grids if math.prod(g) > 1]
+    axes = len(grid)
+    if tensor.ndim == axes + 2:
+        if tuple(tensor.shape[2:]) in grids:
+            return Layout(tuple(tensor.shape[2:]), 0, channels_last=False)
+        return Layout(tuple(tensor.shape[1:-1]), 0, channels_last=True) if tuple(tensor.shape[1:-1]) in grids else None
+    if tensor.ndim != 3:
+        return None
+    n = tensor.shape[1]
+    if cut is None:
+        sides = range(2, min(grid) + 1)
+        grids = [tuple(s // p for s in grid) for p in sides if all(s % p == 0 for s in grid)]
+        grids = [g for g in grids if math.prod(g) > 1]
+    for i, g in enumerate(grids):
+        # A net that halves its grid has no class token.
+        if 0 <= n - math.prod(g) <= (MOST_EXTRA if cut is None or i == 0 else 0):
+            return Layout(g, n - math.prod(g), channels_last=True)
+    return None
 
 
 @contextmanager
-def _kept(classifier: Classifier, layer: str | None) -> Iterator[Callable[[], Tensor | None]]:
-    if layer is None:
-        with _LastFeatures() as last:
-            yield lambda: last.features
-        return
+def _watched(classifier: Classifier, layer: str | None) -> Iterator[tuple[_Watching, Callable[[], Tensor | None]]]:
+    """While it is entered, notes what modules put out; the second part gives what the ``layer`` did."""
     named = dict(classifier.network().named_modules())
-    if layer not in named:
+    if layer is not None and layer not in named:
         raise QuestionError(f"{classifier.name} has no layer {layer!r}; `lucency layers` lists the layers there are.")
     kept: list[Tensor] = []
 
-    def hook(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        kept.append(output)
+    def keep(_module: nn.Module, _inputs: object, output: Any) -> Any:
+        first = next((o for o in output if isinstance(o, Tensor)), None) if isinstance(output, tuple) else output
+        if not isinstance(first, Tensor):
+            return None
+        kept.append(first)
         # What comes next may work in place; it gets a copy.
-        return output.clone()
+        return first.clone() if output is first else tuple(o.clone() if o is first else o for o in output)
 
-    handle = named[layer].register_forward_hook(hook)
-    try:
-        yield lambda: kept[-1] if kept else None
-    finally:
-        handle.remove()
+    with ExitStack() as hooks:
+        watching = hooks.enter_context(_Watching())
+        for name, module in named.items():
+            # A scripted network runs its layers where Python cannot watch, and refuses the hook.
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
+            if name == layer:
+                hooks.callback(module.register_forward_hook(keep).remove)
+            elif layer is None:
+                hooks.callback(module.register_forward_hook(partial(watching.put_out, name)).remove)
+        yield watching, lambda: kept[-1] if kept else None
 
 
-def features_and_gradient(probe: Probe, x: Tensor, layer: str | None, question: int = 0) -> tuple[Tensor, Tensor]:
-    """Feature maps ``[B, K, *spatial]`` of scans ``[B, C, *grid]``, and the gradient of the score by them.
+@asking()
+def features_and_gradient(probe: Probe, x: Tensor, layer: str | None, question: int = 0) -> Features:
+    """Feature maps of scans ``[B, C, *grid]``, and the gradient of the score by them.
 
     Args:
         layer: the module whose output is taken. ``None``: the feature maps that leave the convolutional part, that
-            is the last tensor on the grid of the last convolution, after its normalisation, ReLU and residual sum.
+            is the last tensor on the grid of the last convolution, after its normalisation, ReLU and residual sum;
+            in a transformer the tokens of the last block.
         question: which of the probe's questions gives the score.
 
     Raises:
-        QuestionError: for a black box, a layer that does not exist or has no feature maps, or a score that does not
-            depend on the layer.
+        QuestionError: for a black box, a network without a gradient, a layer that does not exist or has no feature
+            maps, or a score that does not depend on the layer.
+        ModelError: when the gradient is not finite.
     """
+    found = [_of_one(probe, one[None], layer, question) for one in x]
+    return Features(torch.cat([f.maps for f in found]), torch.cat([f.gradient for f in found]), found[0].layer)
+
+
+def _of_one(probe: Probe, x: Tensor, layer: str | None, question: int) -> Features:
     classifier = probe.engine.classifier
-    classifier.network()
-    with torch.enable_grad(), _kept(classifier, layer) as features_of:
-        score = probe.watch(x.detach().clone().requires_grad_(True))[:, question].sum()
-    features = features_of()
-    if features is None or features.ndim != x.ndim:
-        what = "no convolution" if layer is None else f"no feature maps in {layer!r}"
-        raise QuestionError(f"{classifier.name} has {what}, so there is no class activation map; use another method.")
-    (gradient,) = torch.autograd.grad(score, features, allow_unused=True)
-    probe.gradients += x.shape[0]
-    if gradient is None:
-        raise QuestionError(
-            f"What is watched ({probe.questions[question].label}) does not depend on these feature maps; "
-            "choose an earlier layer."
-        )
-    return features.detach(), gradient
+    candidates: list[tuple[str, Tensor, Layout]] = []
+
+    def score() -> Tensor:
+        return probe.watch(x.detach().clone().requires_grad_(True))[:, question]
+
+    def by() -> Sequence[Tensor]:
+        if layer is not None:
+            if (tensor := kept()) is not None and tensor.is_floating_point():
+                layout = layout_of(tensor, probe.grid, watching.grid)
+                if layout is None and tensor.ndim == x.ndim:
+                    layout = Layout(tuple(tensor.shape[2:]), 0, channels_last=False)
+                if layout is not None:
+                    candidates.append((layer, tensor, layout))
+        else:
+            if watching.maps is not None and watching.maps.ndim == x.ndim:
+                plain = Layout(tuple(watching.maps.shape[2:]), 0, channels_last=False)
+                candidates.append((watching.name, watching.maps, plain))
+            candidates.extend(watching.tokens(probe.grid))
+        if not candidates:
+            what = (
+                "no convolution and no tokens that lie on a grid" if layer is None else f"no feature maps in {layer!r}"
+            )
+            raise QuestionError(
+                f"{classifier.name} has {what}, so there is no class activation map; use another method."
+            )
+        return [tensor for _, tensor, _ in candidates]
+
+    with _watched(classifier, layer) as (watching, kept):
+        found, gradients = probe.differentiated(score, by)
+    probe.finite(found.detach()[:, None], "score")
+    probe.gradients += 1
+    for (name, tensor, layout), gradient in reversed(list(zip(candidates, gradients, strict=True))):
+        if gradient is None:
+            continue
+        maps, slopes = layout.maps(tensor.detach()), layout.maps(gradient)
+        # What comes behind the last attention is read from the class token alone.
+        if bool(slopes.any()) or len(candidates) == 1 or tensor is candidates[0][1]:
+            return Features(maps, probe.finite(slopes, "gradient"), name)
+    raise QuestionError(
+        f"What is watched ({probe.questions[question].label}) does not depend on these feature maps; "
+        "choose an earlier layer."
+    )
 
 
 def onto_grid(heatmap: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lucency.classifier import Question
 from lucency.engine import Engine, Probe
-from lucency.methods.base import Method, Step
+from lucency.methods.base import Fact, Method, Step
 from lucency.methods.rectify import rectified_gradient
 from lucency.scan import Scan
 
@@ -77,7 +77,7 @@ class GuidedBackprop(_OnePass):
         return rectified_gradient(probe, guided=True).sum(0)
 
 
-def answer(probe: Probe, heatmap: Tensor, facts: dict[str, float | int | str | bool] | None = None) -> Step:
+def answer(probe: Probe, heatmap: Tensor, facts: Mapping[str, Fact] | None = None) -> Step:
     """The one step of a method that has its whole map ``[*grid]`` at once, on the clean scan."""
     pixels = probe.pixels
     return Step(

@@ -141,6 +141,9 @@ def weighted_ridge(on: Tensor, scores: Tensor, weights: Tensor, alpha: float) ->
     What the penalty takes away from the weights is not in them.
     """
     x, y, w = on.double(), scores.double(), weights.double()
+    # Seen from one of the scores, scores that are all the same give weights of exactly nothing.
+    level = y[0]
+    y = y - level
     x = x - (w @ x) / w.sum()
     mean = (w @ y) / w.sum()
     gram = (x.T * w) @ x
@@ -156,7 +159,7 @@ def weighted_ridge(on: Tensor, scores: Tensor, weights: Tensor, alpha: float) ->
     return LocalFit(
         weights=beta,
         standard_error=(correction * lever.square().sum(0)).sqrt(),
-        intercept=float(mean - ((w @ on.double()) / w.sum()) @ beta),
+        intercept=float(level + mean - ((w @ on.double()) / w.sum()) @ beta),
         r2=1 - float(w @ residual**2) / total if total > 0 else 1.0,
     )
 

@@ -80,10 +80,12 @@ class Rise(Method):
 
         sums = torch.zeros((3, 2, *probe.grid), dtype=torch.float64, device=device)
         scores = probe.clean.new_empty(0)
+        # A covariance does not care from where scores are counted; from here, equal ones give exactly nothing.
+        level = probe.clean[0] if self.centre else torch.zeros_like(probe.clean[0])
         for which in growing(self.samples, 2, probe.batch_size):
             coin, shift = coins[which].to(device), shifts[which].to(device)
             masks = grids.masks(coin, shift)
-            now = probe.scores(masks)[:, 0]
+            now = probe.scores(masks)[:, 0] - level
             scores = torch.cat([scores, now])
             sums = sums + moments(now, masks)
             n = len(scores)
@@ -99,11 +101,11 @@ class Rise(Method):
             yield Step(
                 done=1.0 if stable else n / self.samples,
                 evaluations=probe.evaluations,
-                score=float(now[-1]),
+                score=float(now[-1] + level),
                 heatmap=heatmap.clone,
                 perturbed=partial(perturbed, coin[-1:], shift[-1:]),
                 standard_error=error if n > 1 else None,
-                facts={"masks": n, "mean score": f[0]},
+                facts={"masks": n, "mean score": f[0] + float(level)},
             )
             if stable:
                 return

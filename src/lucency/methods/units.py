@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from lucency.asking import asking, one_at_a_time, undisturbed
 from lucency.classifier import Classifier
 from lucency.engine import Engine
 from lucency.errors import ParameterError, QuestionError
@@ -89,7 +90,8 @@ def strongest_units(
         whole: lead the whole feature map back, instead of its strongest activation as in the paper.
 
     Raises:
-        QuestionError: for a black box, a network without convolutions, or a layer that does not exist.
+        QuestionError: for a black box, a network without convolutions or without a gradient, or a layer that does not
+            exist.
         ParameterError: when ``top`` is below 1.
     """
     return list(look_into(engine, scan, layers, top, whole=whole))
@@ -153,11 +155,14 @@ def _view(x: Tensor, name: str, features: Features, unit: int, whole: bool) -> U
     )
 
 
+@undisturbed()
 def project(x: Tensor, maps: Tensor, unit: int, at: tuple[int, ...] | None) -> Tensor:
     """One feature map of ``maps`` ``[1, K, *spatial]``, made from ``x`` ``[1, C, *grid]``, led back: ``[*grid]``.
 
     With ``at`` only the activation there is kept. Negative activations are no signal.
     """
+    if not maps.requires_grad:
+        raise QuestionError("The network has no gradient at this layer, so nothing can be led back; choose another.")
     signal = torch.zeros_like(maps)
     kept = (0, unit) if at is None else (0, unit, *at)
     signal[kept] = maps.detach()[kept].clamp_min(0)
@@ -166,6 +171,7 @@ def project(x: Tensor, maps: Tensor, unit: int, at: tuple[int, ...] | None) -> T
     return back[0].sum(0)
 
 
+@asking()
 def _run(
     engine: Engine, scan: Scan, layers: Sequence[str] | None, *, graph: bool = True
 ) -> tuple[Tensor, dict[str, Features]]:
@@ -174,6 +180,7 @@ def _run(
         return x, features_of_layers(engine.classifier, x, layers)
 
 
+@one_at_a_time()
 def features_of_layers(classifier: Classifier, x: Tensor, layers: Sequence[str] | None) -> dict[str, Features]:
     """What each convolutional layer hands on, in the order in which they run on ``x`` ``[1, C, *grid]``.
 
