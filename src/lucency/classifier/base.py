@@ -552,4 +552,5 @@ def _for_each(value: Any, x: Tensor) -> Any:
     tensor = torch.as_tensor(value).to(x.device)
     if tensor.is_floating_point():
         tensor = tensor.to(x.dtype)
-    return tensor.expand(len(x), *tensor.shape)
+    # Each pass gets its own: a network may write into it.
+    return tensor.expand(len(x), *tensor.shape).clone()
