@@ -75,6 +75,9 @@ def contradiction(data: bytes, syntax: str, promised: Size, allocated: int) -> s
     if syntax in RLE:
         segments = promised.samples * -(-allocated // 8)
         return "" if rle_fits(data, segments) else f"its data is no RLE picture of {segments} segments"
+    room = (8, 16, 32) if syntax in JPEG_2000 else (8, 16)
+    if syntax in JPEG_2000 + JPEG + JPEG_LS and allocated not in room:
+        return f"its header gives each number {allocated} bits, which no such picture has"
     if syntax in JPEG_2000:
         size = jpeg_2000_size(data)
     elif syntax in JPEG + JPEG_LS:

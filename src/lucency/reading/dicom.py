@@ -108,15 +108,15 @@ def _scan(film: Film, frame: int | None, window: str | int | None, value_range: 
     index = frame_index(film.name, frame, frames)
     if frames > 1 or "SharedFunctionalGroupsSequence" in film.header:
         _of_this_frame(film, index)
-    stored, colour = _stored(film, index, frames)
-    notices: tuple[str, ...] = ()
-    if colour:
+    stored, notices = _stored(film, index, frames)
+    if stored.ndim == 3:
         values, shown = stored.astype(np.float32) @ LUMA, (0.0, float(np.iinfo(stored.dtype).max))
         if film.word("PhotometricInterpretation") != "PALETTE COLOR":
             shown = (0.0, 2.0 ** int(film.header.BitsStored) - 1)
         notices += ("colour turned to grey (ITU-R BT.601 luma)",)
     else:
-        values, shown, notices = _shown(film, stored, window, value_range)
+        values, shown, said = _shown(film, stored, window, value_range)
+        notices += said
     spacing, said = _spacing(film)
     notices += said + _mirrored(film)
     about = {"view": _view(film), "modality": film.word("Modality")}
@@ -132,8 +132,8 @@ def _of_this_frame(film: Film, index: int) -> None:
                 film.header.update(inner[0])
 
 
-def _stored(film: Film, index: int, frames: int) -> tuple[NDArray[Any], bool]:
-    """The numbers of a frame as they are stored, and whether they are RGB."""
+def _stored(film: Film, index: int, frames: int) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """The numbers of a frame as they are stored, or its RGB, and what is odd about them."""
     pixels = importlib.import_module("pydicom.pixels")
     uid = importlib.import_module("pydicom.uid").UID(film.syntax)
     try:
@@ -157,24 +157,36 @@ def _stored(film: Film, index: int, frames: int) -> tuple[NDArray[Any], bool]:
     }
     if options["samples_per_pixel"] > 1:
         options["planar_configuration"] = int(header.get("PlanarConfiguration") or 0)
-    promised = Size(options["rows"], options["columns"], options["samples_per_pixel"], options["bits_stored"])
+    stored, allocated = options["bits_stored"], options["bits_allocated"]
+    if (
+        not 1 <= stored <= allocated <= 64
+        or options["samples_per_pixel"] not in (1, 3)
+        or options["pixel_representation"] not in (0, 1)
+    ):
+        raise ScanError(
+            f"{film.name} is damaged: by its header a pixel is {options['samples_per_pixel']} numbers of {stored} bits "
+            f"in {allocated}; copy or export it again."
+        )
+    promised = Size(options["rows"], options["columns"], options["samples_per_pixel"], stored)
     not_too_large(film.name, promised[:2])
     palette = options["photometric_interpretation"] == "PALETTE COLOR"
     if film.length is None:
         data = codestream(film, index, frames)
-        decoded = promised.rows * promised.columns * promised.samples * -(-options["bits_allocated"] // 8)
-        if wrong := contradiction(data, film.syntax, promised, options["bits_allocated"]):
+        decoded = promised.rows * promised.columns * promised.samples * -(-allocated // 8)
+        if wrong := contradiction(data, film.syntax, promised, allocated):
             raise ScanError(f"{film.name} is damaged: {wrong}; copy or export it again.")
         if len(data) > 2 * decoded + 2**20:
             raise ScanError(
                 f"{film.name} is damaged: its compressed pixels are longer than plain ones; export it again."
             )
-        values, _ = decode("dicom", data, {"syntax": film.syntax, **options}, name=film.name, decoded=decoded)
+        values, facts = decode("dicom", data, {"syntax": film.syntax, **options}, name=film.name, decoded=decoded)
+        left_over = int(facts["left_over"])
     else:
-        values = plain(film, index, options | {"number_of_frames": frames})
+        values, left_over = plain(film, index, options | {"number_of_frames": frames})
     if palette:
         values = _through_palette(film, values)
-    return values, values.ndim == 3
+    odd = (f"the file holds {left_over:,} bytes of pixels more than its header says",) if left_over > 1 else ()
+    return values, odd
 
 
 def _through_palette(film: Film, values: NDArray[Any]) -> NDArray[Any]:

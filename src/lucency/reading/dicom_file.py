@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import math
+import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ from lucency.reading.common import not_too_large
 DEFLATED = "1.2.840.10008.1.2.1.99"
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 PIXEL_DATA = 0x7FE00010
-READS = 2_000_000
-"""A header of more reads than this is refused: some 600,000 elements, seconds of work and hundreds of megabytes."""
-HEADER = 64 * 2**20
+READS, SECONDS = 1_000_000, 15.0
+"""A header that takes more reads or time than this is refused: some 300,000 elements, hundreds of megabytes."""
+HEADER = 32 * 2**20
 """Bytes that a deflated header may inflate to."""
 VALUE, SEQUENCE, ITEMS = 2**18, 2**24, 200_000
 """Bytes of one value, bytes of one sequence and items in it that are looked into."""
@@ -33,44 +34,62 @@ class Stream(Protocol):
     def read(self, count: int = -1) -> bytes: ...
     def seek(self, offset: int, whence: int = 0) -> int: ...
     def tell(self) -> int: ...
+    def left(self, wanted: int) -> int:
+        """How many of so many bytes there are from here on."""
+
+
+class Patience:
+    """Ends the reading of a header that has no end."""
+
+    def __init__(self) -> None:
+        self.reads, self.until = 0, time.monotonic() + SECONDS
+
+    def spend(self) -> None:
+        self.reads += 1
+        if self.reads > READS or time.monotonic() > self.until:
+            raise ValueError("its header has no end")
 
 
 class Bounded:
     """A file of which no more is asked than there is, and not without end: lengths in a header may lie."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
-        self.file, self.size, self.reads = file, size, 0
+        self.file, self.size, self.patience = file, size, Patience()
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, count: int = -1) -> bytes:
-        self.reads += 1
-        if self.reads > READS:
-            raise ValueError("its header has no end")
+        self.patience.spend()
         left = max(self.size - self.file.tell(), 0)
         return self.file.read(left if count < 0 else min(count, left))
+
+    def left(self, wanted: int) -> int:
+        return min(wanted, self.size - self.file.tell())
 
 
 class Inflating:
     """A deflated stream, inflated as far as it is read and never beyond ``limit`` bytes."""
 
     def __init__(self, file: Stream, limit: int) -> None:
-        self.file, self.limit, self.at, self.reads = file, limit, 0, 0
+        self.file, self.limit, self.at, self.patience = file, limit, 0, Patience()
         self.decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
         self.data = bytearray()
 
     def read(self, count: int = -1) -> bytes:
-        self.reads += 1
-        if self.reads > READS:
-            raise ValueError("its header has no end")
-        end = min(self.limit if count < 0 else self.at + count, self.limit)
+        self.patience.spend()
+        there = self.left(self.limit if count < 0 else count)
+        with memoryview(self.data) as data:
+            got = bytes(data[self.at : self.at + there])
+        self.at += len(got)
+        return got
+
+    def left(self, wanted: int) -> int:
+        end = min(self.at + wanted, self.limit)
         while len(self.data) < end and not self.decompressor.eof:
             chunk = self.decompressor.unconsumed_tail or self.file.read(2**16)
             if not chunk:
                 break
             self.data += self.decompressor.decompress(chunk, end - len(self.data))
-        got = bytes(self.data[self.at : end])
-        self.at += len(got)
-        return got
+        return max(min(len(self.data), end) - self.at, 0)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         assert whence == io.SEEK_SET
@@ -144,6 +163,8 @@ def opened(path: Path, file: IO[bytes]) -> Film:
         stream = Inflating(stream, HEADER)
         header = reading.read_dataset(stream, False, True, stop_when=_at_pixels)
         implicit, little = False, True
+        if len(stream.data) >= HEADER:
+            raise ValueError("its header has no end")
     else:
         stream.seek(0)
         header = reading.read_partial(stream, _at_pixels, force=True)
@@ -174,11 +195,18 @@ def held(dataset: Any, name: str) -> Film:
     header.set_original_encoding(implicit, little is not False, "iso8859")
     syntax = str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", "") or IMPLICIT)
     if PIXEL_DATA not in dataset:
-        return Film(name, header, io.BytesIO(), 0, "", syntax)
+        return Film(name, header, Bounded(io.BytesIO(), 0), 0, "", syntax)
     element = dataset[PIXEL_DATA]
     value = bytes(element.value or b"")
     encapsulated = pydicom.uid.UID(syntax).is_transfer_syntax and pydicom.uid.UID(syntax).is_encapsulated
-    return Film(name, header, io.BytesIO(value), None if encapsulated else len(value), str(element.VR), syntax)
+    return Film(
+        name,
+        header,
+        Bounded(io.BytesIO(value), len(value)),
+        None if encapsulated else len(value),
+        str(element.VR),
+        syntax,
+    )
 
 
 def codestream(film: Film, index: int, frames: int) -> bytes:
@@ -192,8 +220,10 @@ def codestream(film: Film, index: int, frames: int) -> bytes:
     return frame
 
 
-def plain(film: Film, index: int, options: dict[str, Any]) -> NDArray[Any]:
+def plain(film: Film, index: int, options: dict[str, Any]) -> tuple[NDArray[Any], int]:
     """The numbers of one frame that is not compressed: ``[rows, columns]``, or ``[rows, columns, 3]`` in RGB.
+
+    With them comes the number of bytes that lie behind the last frame.
 
     Args:
         options: pydicom's image pixel options.
@@ -201,21 +231,18 @@ def plain(film: Film, index: int, options: dict[str, Any]) -> NDArray[Any]:
     assert film.length is not None
     half = options["photometric_interpretation"] == "YBR_FULL_422"
     numbers = options["rows"] * options["columns"] * (2 if half else options["samples_per_pixel"])
-    needed = -(-(index + 1) * numbers * options["bits_allocated"] // 8)
-    start = film.stream.tell()
+    needed, whole = (-(-n * numbers * options["bits_allocated"] // 8) for n in (index + 1, options["number_of_frames"]))
     if isinstance(film.stream, Inflating):
         not_too_large(film.name, (index + 1, options["rows"], options["columns"]))
-        film.stream.limit = start + needed
-    film.stream.seek(start + needed - 1)
-    there = film.length if film.length < needed or film.stream.read(1) else film.stream.tell() - start
+        film.stream.limit = film.stream.at + needed
+    there = film.stream.left(min(needed, film.length))
     if there < needed:
         raise ScanError(
             f"{film.name} is damaged: it has {there:,} of the {needed:,} bytes of its pixels; copy or export it again."
         )
-    film.stream.seek(start)
     decoder = importlib.import_module("pydicom.pixels").get_decoder(film.syntax)
-    whole = options["bits_stored"] == options["bits_allocated"]  # else pydicom clears the other bits in a copy
+    as_it_lies = options["bits_stored"] == options["bits_allocated"]  # else pydicom clears the other bits in a copy
     values: NDArray[Any] = decoder.as_array(
-        film.stream, index=index, view_only=whole, pixel_vr=film.pixel_vr, pixel_keyword="PixelData", **options
+        film.stream, index=index, view_only=as_it_lies, pixel_vr=film.pixel_vr, pixel_keyword="PixelData", **options
     )[0]
-    return values
+    return values, film.length - whole

@@ -10,9 +10,11 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import struct
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -38,12 +40,15 @@ def dicom(data: bytes, syntax: str, **header: Any) -> tuple[NDArray[Any], dict[s
     """
     pixels = importlib.import_module("pydicom.pixels")
     if syntax == TWELVE_BIT_JPEG and header["bits_stored"] > 8:
-        return _twelve_bit_jpeg(data, **header), {}
+        return _twelve_bit_jpeg(data, **header), {"left_over": 0}
     frame = importlib.import_module("pydicom.encaps").encapsulate([data])
-    values, facts = pixels.get_decoder(syntax).as_array(
-        frame, number_of_frames=1, pixel_keyword="PixelData", index=0, **header
-    )
-    return values, {"photometric": str(facts["photometric_interpretation"])}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        header |= {"number_of_frames": 1, "pixel_keyword": "PixelData"}
+        values, _ = pixels.get_decoder(syntax).as_array(frame, index=0, **header)
+    # pydicom says in words alone that run-length data goes on after the last pixel.
+    lengths = [re.search(r"(\d+) vs. (\d+) bytes expected", str(warning.message)) for warning in said]
+    return values, {"left_over": max((int(found[1]) - int(found[2]) for found in lengths if found), default=0)}
 
 
 def _twelve_bit_jpeg(data: bytes, rows: int, columns: int, bits_stored: int, **header: Any) -> NDArray[Any]:
