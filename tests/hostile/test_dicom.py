@@ -131,8 +131,7 @@ def test_a_deflated_film_is_inflated_as_far_as_its_header_allows(tmp_path: Path,
     assert path.stat().st_size < 2**19
     grown, text = growth(path)
     assert grown < 150, text
-    assert "damaged" in text or "same value" in text
-    assert private == ("no end" in text)
+    assert "no end" in text if private else text == "read"
 
 
 def test_the_pixel_limit_comes_before_all_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
