@@ -237,11 +237,11 @@ def _heic(opened: Any, frame: int | None, pixels: int) -> tuple[NDArray[Any], Fa
         return NOTHING, {"missing": True}
     image = images[images.primary_index if frame is None else frame]
     within(image.size, pixels)
-    values = np.asarray(image)
+    # A copy: the memory is libheif's, and goes with the image. Its rows may be longer than the picture.
+    values = np.array(image)[:, : image.size[0]]
     facts: Facts = {"notices": []}
     if values.dtype == np.uint16:
-        bits = int(image.info.get("bit_depth", 16))
-        facts["range"] = (0, 65535) if bits > 8 else (0, 2**bits - 1)
+        facts["range"] = (0, 65535)  # stretched to 16 bits, however many there were
     return values, facts
 
 

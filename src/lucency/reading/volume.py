@@ -39,7 +39,7 @@ Matrix = NDArray[np.float64]
 
 
 def upright(
-    values: NDArray[Any], directions: Matrix, spacing: Sequence[float]
+    values: NDArray[Any], directions: Matrix, spacing: Sequence[float] | Matrix
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
     """``[C, D, H, W]`` of which D runs to the head, H to the back and W to the patient's left, as nearly as axes can.
 
@@ -102,7 +102,7 @@ def read_nifti(path: Path, *, frame: int | None = None, value_range: tuple[float
         raise MissingExtraError("Reading NIfTI needs nibabel; pip install 'lucency[nifti]'.") from error
     quiet = importlib.import_module("nibabel.imageglobals").LoggingOutputSuppressor
     with decoding(path, "NIfTI"), quiet():
-        _nifti_holds_what_it_promises(path)
+        measured = _nifti_header(path)
         image = nibabel.load(path)
         if np.dtype(image.get_data_dtype()).kind not in "iuf":
             raise ScanError(f"{path} holds {image.get_data_dtype()} values; save real numbers.")
@@ -121,7 +121,7 @@ def read_nifti(path: Path, *, frame: int | None = None, value_range: tuple[float
     else:
         directions, lengths = np.diag((-1.0, -1.0, 1.0)), np.zeros(3)
         notices += ("the orientation in the header makes no sense: taken as stored",)
-    values, spacing = upright(np.moveaxis(values, 3, 0), directions, lengths)
+    values, spacing = upright(np.moveaxis(values, 3, 0), directions, lengths if measured else np.zeros(3))
     return _volume(path, values, spacing, value_range, notices)
 
 
@@ -133,8 +133,12 @@ def _millimetres(header: Any) -> float:
         return 1.0
 
 
-def _nifti_holds_what_it_promises(path: Path) -> None:
-    """Refuses, before anything is unpacked, a header of which the file cannot hold the pixels."""
+def _nifti_header(path: Path) -> bool:
+    """Refuses, before anything is unpacked, a header of which the file cannot hold the pixels.
+
+    Returns:
+        Whether the header gives lengths that can be: NiBabel would make them positive, and 1 of 0.
+    """
     packed = path.suffix.lower() == ".gz"
     with gzip.open(path) if packed else path.open("rb") as file:
         head = file.read(540)
@@ -144,9 +148,11 @@ def _nifti_holds_what_it_promises(path: Path) -> None:
     if struct.unpack(order + "i", head[:4]) == (348,):
         dims = struct.unpack(order + "8h", head[40:56])
         (bits,), (offset,) = struct.unpack(order + "h", head[72:74]), struct.unpack(order + "f", head[108:112])
+        lengths, (affine,) = struct.unpack(order + "3f", head[80:92]), struct.unpack(order + "h", head[254:256])
     else:
         dims = struct.unpack(order + "8q", head[16:80])
         (bits,), (offset,) = struct.unpack(order + "h", head[14:16]), struct.unpack(order + "q", head[168:176])
+        lengths, (affine,) = struct.unpack(order + "3d", head[112:136]), struct.unpack(order + "i", head[348:352])
     if not 1 <= dims[0] <= 7 or not 0 <= offset <= FURTHEST:
         raise ValueError("a header of rubbish")
     sizes = dims[1 : dims[0] + 1]
@@ -156,6 +162,7 @@ def _nifti_holds_what_it_promises(path: Path) -> None:
     held = path.stat().st_size * (DEFLATE if packed else 1)
     if offset + math.prod(sizes) * bits / 8 > held:
         raise ScanError(f"{path} is damaged: it ends before its pixels do; copy or export it again.")
+    return affine > 0 or all(0 < length < math.inf for length in lengths)
 
 
 # NRRD and MetaImage.
