@@ -24,9 +24,11 @@ from lucency.classifier.trial import scan_like
 from lucency.engine import Engine
 from lucency.errors import ModelError, QuestionError
 from lucency.explanation import explain
+from lucency.methods import METHODS
 from lucency.methods.gradient import Gradient
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Constant
+from test_every_method import cheap
 
 SIZE = (12, 10)
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "own-model.md"
@@ -448,6 +450,37 @@ def test_every_row_of_the_page_is_a_kind_that_was_tried() -> None:
     table = PAGE.read_text().partition("| kind of model | what happens |\n| --- | --- |\n")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.MULTILINE)
     assert rows == [(kind.name, kind.happens) for kind in KINDS]
+
+
+THE_SAME: list[tuple[str, Callable[[], Any], Callable[[], Any], dict[str, Any]]] = [
+    ("a dictionary", Net, ended(lambda y: {"features": y * 2, "logits": y}), {}),
+    ("float64", Net, lambda: Net().double(), {}),
+    ("softmax", Net, ended(lambda y: y.softmax(1)), {}),
+    ("one number", lambda: Net(1), ended(lambda y: y.squeeze(), 1), {"classes": ["fluid"]}),
+    ("negative and positive", lambda: Net(1), ended(torch.sigmoid, 1), {"classes": ["none", "fluid"]}),
+    ("a wrapper", Net, lambda: nn.DataParallel(Net()), {}),
+]
+"""Networks that put the same thing otherwise."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_the_map_of_the_plain_network(method: str) -> None:
+    scan = Scan(films()[0])
+
+    def mapped(source: Any, **options: Any) -> np.ndarray | str:
+        classifier = load_classifier(source, input_size=SIZE, **options)
+        try:
+            return explain(scan, classifier, target=-1 % len(classifier.classes), method=cheap(method), seed=3).heatmap
+        except QuestionError as error:
+            return str(error)
+
+    for what, one, other, options in THE_SAME:
+        plain, same = mapped(one()), mapped(other(), **options)
+        if isinstance(plain, str) or isinstance(same, str):
+            # Class activation mapping needs the linear layer to come last.
+            assert isinstance(plain, str) == isinstance(same, str) or method == "cam", what
+        else:
+            assert np.allclose(plain, same, atol=1e-3 * np.abs(plain).max() + 1e-6), what
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
