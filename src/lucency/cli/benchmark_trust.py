@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +15,7 @@ import typer
 from lucency.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lucency.methods import Method
     from lucency.metrics.trust import Record
@@ -62,7 +65,7 @@ def benchmark_trust(
     """
     import time
 
-    from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say
+    from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say, tell
     from lucency.cli.folder import results
     from lucency.cli.trust_page import markdown, tables
     from lucency.errors import ParameterError
@@ -73,20 +76,21 @@ def benchmark_trust(
     tasks = list(_tasks(phantoms, films, contestants(methods, removals), removals, watch, folder))
     if not tasks:
         raise ParameterError("There is nothing to measure; ask for phantoms, or name a folder with --films.")
-    rows = _kept(folder / "rows.jsonl", tasks)
     started = time.perf_counter()
-    with progress() as bar, cancelled_by_ctrl_c() as cancelled:
+    with _only(folder) as file, progress() as bar, cancelled_by_ctrl_c() as cancelled:
+        rows, damaged = _kept(file, tasks)
+        if damaged:
+            tell(f"Skipped {damaged} line(s) of {file} that are damaged or cut off; their rows are made again.")
         bar.start("Trust")
 
         def over() -> bool:
             return cancelled.is_set() or (minutes is not None and time.perf_counter() - started > 60 * minutes)
 
         total = len(tasks)
-        with _opened(folder / "rows.jsonl") as file:
-            for row in _done(tasks, rows, jobs, over):
+        with _opened(file) as keep:
+            for row in _done(tasks, list(rows), jobs, over):
                 rows.append(row)
-                file.write(json.dumps(row) + "\n")
-                file.flush()
+                keep(row)
                 bar.share(len(rows) / total, f"{row['case']}, {row['method'] or row['removal']}")
     command = shown_command(context.obj)
     with results(folder, "benchmark-trust") as place:
@@ -161,6 +165,12 @@ class Task:
     def contestant(self) -> tuple[str, ...]:
         return self.what, self.kind, self.method, self.removal
 
+    @property
+    def prints(self) -> tuple[str, str]:
+        """The weights that it is made with: of the classifier, and of what stands where something is gone."""
+        removal = self.how if self.what == "removal" else getattr(self.how, "removal", None)
+        return _fingerprint(self.kind), getattr(removal, "fingerprint", "")
+
 
 MODELS = {"phantom": "lucency:phantom"}
 FILMS = "lucency:effusion"
@@ -190,41 +200,88 @@ def _tasks(
                 yield Task("removal", kind, case, "", removal, what, watch, kept)
 
 
-def _kept(file: Path, tasks: Sequence[Task]) -> list[Record]:
-    """The rows of an earlier run that this one wants, made with the same models."""
-    from lucency.errors import ParameterError
+KEY = ("what", "kind", "key", "method", "removal", "watch")
 
+
+@contextmanager
+def _only(folder: Path) -> Iterator[Path]:
+    """The file of rows, for one process at a time; the death of a process frees it.
+
+    Raises:
+        OutputError: when another process has it, or it cannot be written.
+    """
+    from filelock import Timeout
+
+    from lucency.errors import OutputError
+    from lucency.writing import alone, reason
+
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder / ".benchmark-trust.lock"):
+            yield folder / "rows.jsonl"
+    except Timeout as error:
+        raise OutputError(
+            f"Another benchmark-trust is at work in {folder}; wait for its end or name another --out."
+        ) from error
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({reason(error)}); name another --out.") from error
+    finally:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()  # nothing was put there
+
+
+def _kept(file: Path, tasks: Sequence[Task]) -> tuple[list[Record], int]:
+    """The rows of an earlier run that this one wants, made with the same weights, and how many lines are damaged."""
     if not file.exists():
-        return []
-    wanted = {task.key for task in tasks}
-    prints = {kind: _fingerprint(kind) for kind in {task.kind for task in tasks}}
-    rows = []
-    text = file.read_text()
-    if not text.endswith("\n"):
-        # The run was killed in the middle of a line.
-        text = text[: text.rfind("\n") + 1]
-        file.write_text(text)
-    for number, line in enumerate(text.splitlines(), 1):
+        return [], 0
+    wanted = {task.key: task.prints for task in tasks}
+    rows: dict[tuple[str, ...], Record] = {}
+    damaged = 0
+    for line in file.read_bytes().decode(errors="replace").splitlines():
         try:
             row = json.loads(line)
-            key = tuple(row[k] for k in ("what", "kind", "key", "method", "removal", "watch"))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ParameterError(
-                f"Line {number} of {file} is not a row that this command wrote; delete it, or name another --out."
-            ) from error
-        if key in wanted and row["fingerprint"] == prints[row["kind"]]:
-            rows.append(row)
-    return rows
+            key = tuple(row[k] for k in KEY)
+            prints = row["fingerprint"], row.get("painter", "")
+            usable = all(isinstance(k, str) for k in key) and row["case"] is not None and float(row["took"]) >= 0
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            usable = not line.strip()  # an empty one is what a cut line was closed with
+            key = ()
+        if not usable:
+            damaged += 1
+        elif key in wanted and prints == wanted[key]:
+            rows.setdefault(key, row)
+    return list(rows.values()), damaged
 
 
-def _opened(file: Path) -> Any:
+@contextmanager
+def _opened(file: Path) -> Iterator[Callable[[Record], None]]:
+    """What adds a row to the file; nothing that is there is touched."""
     from lucency.errors import OutputError
+    from lucency.writing import reason
+
+    def failed(error: OSError) -> OutputError:
+        return OutputError(f"{file} cannot be written ({reason(error)}); free space or name another --out.")
 
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file.open("a")
+        opened = file.open("ab", buffering=0)
+        if opened.tell() and file.read_bytes()[-1:] != b"\n":
+            # Whoever wrote last was killed in the middle of a line.
+            opened.write(b"\n")
     except OSError as error:
-        raise OutputError(f"{file} cannot be written ({error.strerror or error}); name another --out.") from error
+        raise failed(error) from error
+
+    def add(row: Record) -> None:
+        line = json.dumps(row).encode() + b"\n"
+        try:
+            if opened.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise failed(error) from error
+
+    with opened:
+        yield add
 
 
 def _done(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: Any) -> Iterator[Record]:
@@ -237,7 +294,7 @@ def _done(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: Any) -
 
     from lucency.errors import ParameterError
 
-    made = {tuple(row[k] for k in ("what", "kind", "key", "method", "removal", "watch")) for row in rows}
+    made = {tuple(row[k] for k in KEY) for row in rows}
     todo: dict[tuple[str, ...], list[Task]] = defaultdict(list)
     for task in tasks:
         if task.key not in made:
@@ -316,18 +373,18 @@ def _case(kind: str, case: Any, kept: Path) -> Any:
 
 def made_row(task: Task) -> Record:
     """One row, in whatever process."""
-    import os
     import time
 
-    import numpy as np
-
-    from lucency.errors import LucencyError
-    from lucency.metrics.trust import gold_map, map_row, removal_row
+    from lucency.errors import LucencyError, OutputError
+    from lucency.metrics.trust import gold_map, kept_array, map_row, removal_row
 
     engine = _engine(task.kind)
     started = time.process_time()
     try:
         case = _case(task.kind, task.case, task.kept)
+    except OutputError:
+        # A full disk is no property of a scan.
+        raise
     except LucencyError as error:
         case, row = None, {"error": str(error), "took": time.process_time() - started}
     if case is not None and task.what == "removal":
@@ -335,17 +392,11 @@ def made_row(task: Task) -> Record:
     elif case is not None:
         gold = None
         if case.twin is not None:
-            file = task.kept / f"gold-{case.kind}-{case.name}-{task.watch}-{engine.classifier.fingerprint[:12]}.npy"
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                # Another process may be at the same map.
-                part = file.with_suffix(f".{os.getpid()}.npy")
-                np.save(part, gold_map(case, engine, EFFUSION, task.watch))
-                part.replace(file)
-            gold = np.load(file)
+            file = task.kept / f"gold-{case.kind}-{case.name}-{task.watch}-{engine.classifier.fingerprint[:12]}.npz"
+            gold = kept_array(file, lambda: gold_map(case, engine, EFFUSION, task.watch))
         row = map_row(case, task.how, engine, getattr(task.case, "finding", EFFUSION), task.watch, gold)
     about: Record = {"case": str(task.case)} if case is None else {"case": case.name, "half": case.half, **case.about}
     return {
         "what": task.what, "kind": task.kind, "key": str(task.case), "method": task.method, "removal": task.removal,
-        "watch": task.watch, "fingerprint": engine.classifier.fingerprint, **about, **row,
+        "watch": task.watch, "fingerprint": task.prints[0], "painter": task.prints[1], **about, **row,
     }  # fmt: skip

@@ -83,10 +83,11 @@ def compare(
     from lucency.methods import METHODS, method_named
     from lucency.metrics import localise
     from lucency.privacy import shown_command
+    from lucency.reading import read_numbers
     from lucency.render import Compared, Recorder, save_animation, save_comparison
 
     hows: list[Method] = [method_named(name) for name in (METHODS if methods == "all" else named(methods))]
-    known = None if truth is None else _truth(truth)
+    known = None if truth is None else read_numbers(truth)
     picture = read_scan(scan)
     engine = Engine(classifier_named(model, trust=trust_model), device=device, seed=seed)
     compared: list[Compared] = []
@@ -211,17 +212,6 @@ def _curves(
                 on_curve=watch,
             )
     return done
-
-
-def _truth(path: Path) -> Any:
-    import numpy as np
-
-    from lucency.errors import ParameterError
-
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"The truth {path} cannot be read ({error}); it must be a .npy.") from error
 
 
 def _row(one: Compared) -> dict[str, Any]:

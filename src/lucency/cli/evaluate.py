@@ -154,14 +154,11 @@ def table(evaluation: Evaluation) -> Any:
 
 
 def _map(path: Path) -> Explanation | Any:
-    import numpy as np
-
     from lucency.errors import OutputError, ParameterError
     from lucency.explanation import Explanation
+    from lucency.reading import read_numbers
 
     try:
-        return np.load(path, allow_pickle=False) if path.suffix == ".npy" else Explanation.load(path)
+        return read_numbers(path) if path.suffix == ".npy" else Explanation.load(path)
     except OutputError as error:
         raise ParameterError(str(error)) from error
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"{path} is not a map that can be read ({error}); make it again.") from error

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +26,7 @@ from torch import Tensor
 
 from lucency.classifier import Question
 from lucency.engine import Engine
-from lucency.errors import LucencyError, ParameterError
+from lucency.errors import LucencyError, OutputError, ParameterError
 from lucency.explanation import explain
 from lucency.methods import Method
 from lucency.methods.occlusion import Occlusion
@@ -36,6 +38,7 @@ from lucency.metrics.perturbation import evaluate
 from lucency.phantom import simulate
 from lucency.removal import Removal
 from lucency.scan import Scan
+from lucency.writing import whole
 
 Record = dict[str, Any]
 Half = Literal["choose", "report"]
@@ -83,6 +86,37 @@ def half_of(index: int) -> Half:
     return "choose" if index % 2 == 0 else "report"
 
 
+def kept_array(file: Path, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """The array in a file, made and written there when it is missing or damaged.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    found = _stored(file)
+    if not found:
+        found = {"array": make()}
+        _store(file, found)
+    return found["array"]
+
+
+def _stored(file: Path) -> dict[str, NDArray[Any]]:
+    """The arrays in a file; none where it is missing or damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error):
+        return {}
+
+
+def _store(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{file.parent} cannot be made ({error.strerror or error}); name another folder.") from error
+    with whole(file) as part:
+        np.savez(part, allow_pickle=False, **arrays)
+
+
 def phantom_case(index: int, kept: Path | None = None) -> Case:
     """A phantom with 25 to 1,000 ml, evenly on a logarithmic scale, and its twin; slow, so ``kept`` may be a folder.
 
@@ -93,7 +127,8 @@ def phantom_case(index: int, kept: Path | None = None) -> Case:
     rng = np.random.default_rng([seed, 1])
     volume = float(np.exp(rng.uniform(np.log(SMALLEST_ML), np.log(LARGEST_ML))))
     side = str(rng.choice(["left", "right"]))
-    if file is None or not file.exists():
+    arrays = {} if file is None else _stored(file)
+    if not arrays:
         try:
             made = simulate(seed, volume_ml=volume, side=side, size=SIZE)
         except ParameterError:
@@ -107,13 +142,7 @@ def phantom_case(index: int, kept: Path | None = None) -> Case:
             "volume_ml": np.array(made.parameters.volume_ml),
         }
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part.npz")
-            np.savez(part, allow_pickle=False, **arrays)
-            part.replace(file)
-    else:
-        with np.load(file) as stored:
-            arrays = dict(stored)
+            _store(file, arrays)
     spacing = tuple(float(s) for s in arrays["spacing_mm"])
     wet, dry = (
         Scan(

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from PIL import Image
 
 from lucency.errors import ScanError
-from lucency.reading.array import read_npy
+from lucency.reading.array import plain_array, read_npy
 from lucency.reading.common import max_pixels
 from lucency.reading.dicom import looks_like_dicom, read_dataset, read_dicom
 from lucency.reading.picture import from_image, kind_of_picture, read_picture
@@ -114,6 +115,18 @@ def as_scan(
     if isinstance(thing, Image.Image):
         return _shows_something(from_image(thing, value_range), "The image")
     return _shows_something(Scan.from_array(thing, value_range=value_range), "The array")
+
+
+def read_numbers(path: str | Path) -> NDArray[Any]:
+    """The array in a ``.npy`` file that is no scan: a map, a mask, a mean picture.
+
+    Raises:
+        ScanError: when the file is missing, damaged, too large, no regular file or holds anything but real numbers.
+    """
+    path = Path(path)
+    if not _first_bytes(path).startswith(b"\x93NUMPY"):
+        raise ScanError(f"{path} is no .npy file; save the array with numpy.save.")
+    return plain_array(path)
 
 
 def _shows_something(scan: Scan, name: str) -> Scan:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lucency.errors import ParameterError
+from lucency.errors import ParameterError, ScanError
+from lucency.reading import read_numbers
 from lucency.removal.base import Fill, Removal
-from lucency.removal.healthy import shipped
+from lucency.removal.healthy import shipped, shipped_fingerprint
 from lucency.removal.network import COARSE
 
 
@@ -29,6 +31,16 @@ class DatasetMean(Removal):
     deterministic: ClassVar[bool] = True
     source: str | None = None
 
+    @property
+    def fingerprint(self) -> str:
+        """The hash of the file that the mean picture is from."""
+        if self.source is None:
+            return shipped_fingerprint()
+        try:
+            return hashlib.sha256(Path(self.source).read_bytes()).hexdigest()
+        except (OSError, ValueError) as error:
+            raise ParameterError(f"{self.source} is no .npy file with a mean picture ({error}).") from error
+
     def bind(self, pixels: Tensor, generator: torch.Generator) -> Fill:
         """As :meth:`Removal.bind`.
 
@@ -37,9 +49,9 @@ class DatasetMean(Removal):
         """
         axes = pixels.ndim - 1
         try:
-            found = healthy_mean() if self.source is None else torch.from_numpy(np.load(self.source))
+            found = healthy_mean() if self.source is None else torch.from_numpy(read_numbers(self.source))
             found = found.to(pixels)
-        except (OSError, ValueError, TypeError) as error:
+        except (ScanError, TypeError) as error:
             raise ParameterError(f"{self.source} is no .npy file with a mean picture ({error}).") from error
         if found.ndim == axes:
             found = found[None]

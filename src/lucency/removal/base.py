@@ -30,6 +30,11 @@ class Removal(ABC):
     deterministic: ClassVar[bool]
     cost: ClassVar[str] = "once for a scan"
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what it has learnt from data; empty where that is nothing."""
+        return ""
+
     @abstractmethod
     def bind(self, pixels: Tensor, generator: torch.Generator) -> Fill:
         """Prepares the replacement for one scan.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -34,6 +35,11 @@ class Healthy(Removal):
     deterministic: ClassVar[bool] = True
     cost: ClassVar[str] = "a pass of a small network for each mask"
 
+    @property
+    def fingerprint(self) -> str:
+        """The hash of the shipped weights."""
+        return shipped_fingerprint()
+
     def bind(self, pixels: Tensor, generator: torch.Generator) -> Fill:
         """As :meth:`Removal.bind`.
 
@@ -56,6 +62,12 @@ class Healthy(Removal):
             return F.interpolate(painted, grid, mode="bilinear", antialias=True).to(pixels)
 
         return lambda masks: torch.cat([some(part) for part in torch.split(masks, AT_ONCE)])
+
+
+@cache
+def shipped_fingerprint() -> str:
+    """The SHA-256 of the file of weights."""
+    return hashlib.sha256((files("lucency.removal") / "weights" / "healthy.safetensors").read_bytes()).hexdigest()
 
 
 @cache
