@@ -465,7 +465,7 @@ def _of_file(path: Path, classes: Sequence[str] | None, said: dict[str, Any], tr
 
 def _of_graph(path: Path, classes: Sequence[str] | None, said: dict[str, Any]) -> Classifier:
     graph = open_onnx(path, said.get("channels"), said.get("output"))
-    found, notices = _found(graph.shape, path), []
+    found, notices = _found(graph.layout.shape, path), []
     if graph.whole and {"mean", "std"}.isdisjoint(said):
         found |= {"std": (1 / 255,), "clip": True}
         notices.append("The graph reads whole numbers, so pixels go in from 0 to 255.")

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lucency.classifier.layout import Layout, beside, cast
 from lucency.errors import MissingExtraError, ModelError
-
-Shape = tuple[int | None, ...]
 
 DTYPES = {
     "float": np.float32, "float16": np.float16, "double": np.float64, "bool": np.bool_, "uint8": np.uint8,
@@ -37,7 +36,6 @@ LAST = {
 CARRIES = {"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose", "Dropout"}
 """Nodes behind which probabilities are still probabilities."""
 TO_CHANNELS_FIRST = ([0, 3, 1, 2], [0, 4, 1, 2, 3])
-COLOURS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Graph:
     """A graph and what it tells about itself.
 
     Attributes:
-        shape: what it reads as ``[B, C, *grid]``, ``None`` where that is free.
+        layout: how it wants the scan.
         classes: the class names in its metadata, if there are any.
         last: what kind of node makes the scores, see :mod:`lucency.classifier.steps`.
         whole: whether it reads whole numbers, which are 0..255 in pictures.
@@ -53,10 +51,8 @@ class Graph:
 
     session: Any
     scan: Any
-    beside: tuple[Any, ...]
-    channels_last: bool
-    axes: int
-    shape: Shape
+    others: tuple[Any, ...]
+    layout: Layout
     classes: tuple[str, ...] | None
     last: str | None
 
@@ -66,42 +62,20 @@ class Graph:
 
     def __call__(self, x: Tensor, **extras: Any) -> Any:
         """``[B, C, *grid]`` and the other inputs by name -> the tensor that the graph gives, or several by name."""
-        batch = self.shape[0]
-        if batch is None or batch == len(x):
-            return self._run(x, extras)
-        parts = []
-        for start in range(0, len(x), batch):
-            place = torch.arange(start, start + batch).clamp(max=len(x) - 1)
-            each = {name: v[place] if _for_each(v, x) else v for name, v in extras.items()}
-            parts.append((self._run(x[place], each), min(batch, len(x) - start)))
-        if isinstance(parts[0][0], Tensor):
-            return torch.cat([part[:count] for part, count in parts])
-        return {name: torch.cat([part[name][:count] for part, count in parts]) for name in parts[0][0]}
+        return self.layout.in_batches(self._run, x, extras)
 
     def _run(self, x: Tensor, extras: Mapping[str, Any]) -> Any:
-        if missing := [wanted.name for wanted in self.beside if wanted.name not in extras]:
+        if missing := [wanted.name for wanted in self.others if wanted.name not in extras]:
             raise ModelError(f"The graph reads {', '.join(missing)} beside the scan; give that with extra_inputs=.")
-        data = x.detach().cpu().numpy()
-        if self.axes == x.ndim:
-            data = np.moveaxis(data, 1, -1) if self.channels_last else data
-        elif x.shape[1] == 1:
-            data = data[:, 0]
-        else:
-            # A graph of one scan without a batch axis.
-            data = np.moveaxis(data[0], 0, -1) if self.channels_last else data[0]
-        feed = {self.scan.name: _cast(data, self.scan)}
-        for wanted in self.beside:
-            value = extras[wanted.name]
-            array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-            if array.ndim + 1 == len(wanted.shape) and wanted.shape[-1] == 1:
-                array = array[..., None]
-            feed[wanted.name] = _cast(array, wanted)
+        feed = {self.scan.name: cast(self.layout.laid(x), _dtype(self.scan))}
+        for wanted in self.others:
+            feed[wanted.name] = cast(beside(extras[wanted.name], wanted.shape), _dtype(wanted))
         made = {
             output.name: torch.from_numpy(np.array(value, np.float32)).to(x.device)
             for output, value in zip(self.session.get_outputs(), self.session.run(None, feed), strict=True)
             if isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
         }
-        if self.axes < x.ndim and x.shape[1] != 1:
+        if self.layout.unbatched(x):
             made = {name: value[None] for name, value in made.items()}
         return next(iter(made.values())) if len(made) == 1 else made
 
@@ -131,7 +105,8 @@ def open_onnx(path: Path, channels: int | None, output: object) -> Graph:
             "export it again."
         ) from error
     scan = _scan_of(session.get_inputs(), path)
-    last_axis, shape = _layout(scan, graph, channels, path)
+    first = next((one for one in graph.node if scan.name in one.input), None)
+    turned = first is not None and first.op_type == "Transpose" and _perm(first) in TO_CHANNELS_FIRST
     outputs = [o for o in session.get_outputs() if _number(o)]
     if not outputs:
         raise ModelError(f"{path} gives no tensor of numbers; export the scores themselves.")
@@ -140,10 +115,8 @@ def open_onnx(path: Path, channels: int | None, output: object) -> Graph:
     return Graph(
         session=session,
         scan=scan,
-        beside=tuple(wanted for wanted in session.get_inputs() if wanted.name != scan.name),
-        channels_last=last_axis,
-        axes=len(scan.shape),
-        shape=shape,
+        others=tuple(wanted for wanted in session.get_inputs() if wanted.name != scan.name),
+        layout=Layout.of(scan.shape, channels, turned),
         classes=_names(session.get_modelmeta().custom_metadata_map),
         last=_last(graph, chosen.name) if decided else None,
     )
@@ -175,17 +148,9 @@ def _number(wanted: Any) -> bool:
 
 
 def _dtype(wanted: Any) -> np.dtype[Any]:
-    return np.dtype(DTYPES[wanted.type[7:-1]])
-
-
-def _cast(data: Any, wanted: Any) -> Any:
     if wanted.type[7:-1] not in DTYPES:
         raise ModelError(f"The graph's input {wanted.name!r} is {wanted.type}, which cannot be given; export it anew.")
-    dtype = _dtype(wanted)
-    if dtype.kind in "iu" and data.dtype.kind == "f":
-        limits = np.iinfo(dtype)
-        data = np.clip(np.rint(data), limits.min, limits.max)
-    return np.ascontiguousarray(data, dtype)
+    return np.dtype(DTYPES[wanted.type[7:-1]])
 
 
 def _scan_of(inputs: Sequence[Any], path: Path) -> Any:
@@ -204,24 +169,6 @@ def _scan_of(inputs: Sequence[Any], path: Path) -> Any:
             "or [B, H, W, C]."
         )
     return pictures[0]
-
-
-def _layout(scan: Any, graph: Any, channels: int | None, path: Path) -> tuple[bool, Shape]:
-    """Whether channels come last, and the shape as ``[B, C, *grid]``."""
-    shape = tuple(n if isinstance(n, int) and n > 0 else None for n in scan.shape)
-    colours = (channels,) if channels is not None else COLOURS
-    if len(shape) == 3:
-        if shape[0] in (3, 4):
-            return False, (1, *shape)
-        if shape[2] in COLOURS:
-            return True, (1, shape[2], *shape[:2])
-        return False, (shape[0], 1, *shape[1:])
-    last = shape[-1] in colours and shape[1] not in colours
-    if None in (shape[1], shape[-1]) and not last and shape[1] not in colours:
-        # What the first node does to it tells what the shape does not.
-        first = next((node for node in graph.node if scan.name in node.input), None)
-        last = first is not None and first.op_type == "Transpose" and _perm(first) in TO_CHANNELS_FIRST
-    return last, (shape[0], shape[-1], *shape[1:-1]) if last else shape
 
 
 def _perm(node: Any) -> list[int]:
@@ -256,7 +203,3 @@ def _names(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
             if isinstance(names, list) and names and all(isinstance(n, str) for n in names):
                 return tuple(names)
     return None
-
-
-def _for_each(value: Any, x: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(x)

@@ -24,6 +24,8 @@ Way = Callable[..., "Classifier"]
 WAYS = {
     "lucency": "lucency.classifier.loading:_shipped",
     "hf": "lucency.classifier.named.huggingface:open_huggingface",
+    "http": "lucency.classifier.named.http:open_http",
+    "https": "lucency.classifier.named.http:open_https",
     "timm": "lucency.classifier.named.timm:open_timm",
     "torchvision": "lucency.classifier.named.torchvision:open_torchvision",
     "torchxrayvision": "lucency.classifier.loading:_xrayvision",
