@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from lucency import Scan, evaluate, explain, load_classifier
+from lucency import Scan, evaluate, load_classifier
+from lucency.attribution import attribute
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
 from lucency.masks.designs import balanced_switches
@@ -63,8 +64,8 @@ def phantom(index: int) -> Scan:
 
 
 def occlusion(classifier: Classifier, scan: Scan) -> Iterator[Row]:
-    every = explain(scan, classifier, engine=Engine(classifier, device="cpu"))
-    near = explain(scan, classifier, engine=Engine(classifier, device="cpu", tolerance=0.01))
+    every = attribute(scan, Engine(classifier, device="cpu"), "occlusion")
+    near = attribute(scan, Engine(classifier, device="cpu", tolerance=0.01), "occlusion")
     yield {
         "evaluations": every.provenance["evaluations"],
         "with tolerance": near.provenance["evaluations"],
@@ -196,7 +197,7 @@ def shapley(classifier: Classifier, scan: Scan, runs: int = 3, pairs: int = 200)
 def gradients(classifier: Classifier, scan: Scan) -> Iterator[Row]:
     from captum.attr import IntegratedGradients as Captum
 
-    ours = explain(scan, classifier, method=IntegratedGradients(), engine=Engine(classifier, device="cpu"))
+    ours = attribute(scan, Engine(classifier, device="cpu"), IntegratedGradients())
     x = classifier.prepare(scan)[None]
     target = classifier.classes.index(ours.target)
 
@@ -229,7 +230,7 @@ MASKS: dict[str, Method] = {
 def masks(classifier: Classifier, scan: Scan) -> Iterator[Row]:
     probe = Engine(classifier, device="cpu").open(scan, Question.ask(classifier, scan, None), Mean())
     for name, how in MASKS.items():
-        found = explain(scan, classifier, method=how, engine=Engine(classifier, device="cpu"))
+        found = attribute(scan, Engine(classifier, device="cpu"), how)
         curve = evaluate(scan, classifier, {name: found}, curves=("deletion",), points=56, repeats=1)
         claimed = resized(torch.from_numpy(found.heatmap)[None], probe.grid)
         row = {

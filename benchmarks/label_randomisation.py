@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lucency import Scan, explain
+from lucency import Scan
+from lucency.attribution import attribute
 from lucency.classifier import Classifier
 from lucency.classifier.networks import ResNet
+from lucency.engine import Engine
 from lucency.methods import Method, method_named
 from lucency.methods.occlusion import Occlusion
 from lucency.metrics.bootstrap import interval
@@ -88,7 +90,9 @@ def main() -> None:
         alike: dict[str, list[float]] = {"again": [], "random": []}
         for i in range(args.scans):
             scan = Scan(film(OTHERS + i, True))
-            maps = {n: np.abs(explain(scan, c, target=0, watch="logit", method=how).heatmap) for n, c in nets.items()}
+            maps = {
+                n: np.abs(attribute(scan, Engine(c), how, target=0, watch="logit").heatmap) for n, c in nets.items()
+            }
             for other, values in alike.items():
                 values.append(rank_correlation(maps["true"], maps[other]))
         apart = [a - b for a, b in zip(alike["again"], alike["random"], strict=True)]

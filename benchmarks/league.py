@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lucency import LucencyError, Scan, evaluate, explain, load_classifier
+from lucency import LucencyError, Scan, evaluate, load_classifier
+from lucency.attribution import attribute
 from lucency.engine import Engine
 from lucency.methods import METHODS, Method
 from lucency.methods.expected_gradients import ExpectedGradients
@@ -98,7 +99,7 @@ def measure(seed: int, tuning: bool, name: str, engine: Engine, target: str) -> 
             heatmap = np.random.default_rng(seed).standard_normal(scan.shape).astype(np.float32)
             record |= {"evaluations": 0, "gradients": 0}
         else:
-            one = explain(scan, engine.classifier, target=target, method=how, engine=engine)
+            one = attribute(scan, engine, how, target=target)
             heatmap = one.heatmap
             record |= {key: one.provenance[key] for key in ("evaluations", "gradients")}
             record |= {"probability": one.probability, "parameters": one.provenance["method"]["parameters"]}

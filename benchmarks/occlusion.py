@@ -32,7 +32,8 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from lucency import Scan, explain
+from lucency import Scan
+from lucency.attribution import attribute
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
 from lucency.engine.graph import traced
@@ -182,10 +183,12 @@ def whole(name: str, size: int) -> dict[str, object]:
             _, row["monai seconds"] = clock(lambda: monai(x)[0])
         row["monai evaluations"] = sum(seen)
     began = time.process_time()
-    ours = explain(
-        Scan(x[0]), classifier, target=target, engine=Engine(classifier, device="cpu"),
-        method=Occlusion(patch=PATCH, stride=STRIDE, removal=Constant(0.5), features=False),
-    )  # fmt: skip
+    ours = attribute(
+        Scan(x[0]),
+        Engine(classifier, device="cpu"),
+        Occlusion(patch=PATCH, stride=STRIDE, removal=Constant(0.5), features=False),
+        target=target,
+    )
     row["lucency seconds"] = time.process_time() - began
     row["lucency evaluations"] = ours.provenance["evaluations"]
     row["difference"] = float((torch.from_numpy(ours.heatmap) - theirs).abs().max())

@@ -344,16 +344,16 @@ BAD_MODELS: list[Bad] = [
 
 BAD_QUESTIONS: list[Bad] = [
     (
-        "a path in place of a scan",
-        "explain('chest.png', ...)",
-        lambda p: explain("chest.png", load_classifier(Net(), input_size=SIZE)),  # type: ignore[arg-type]
+        "a thing that is no scan",
+        "explain(object(), ...)",
+        lambda p: explain(object(), load_classifier(Net(), input_size=SIZE)),
         "read_scan",
     ),
     (
-        "a network in place of a classifier",
-        "explain(scan, net)",
-        lambda p: explain(Scan(torch.rand(1, 9, 9)), Net()),  # type: ignore[arg-type]
-        "load_classifier",
+        "a thing that is no classifier",
+        "explain(scan, 3)",
+        lambda p: explain(Scan(torch.rand(1, 9, 9)), 3),  # type: ignore[arg-type]
+        "is no classifier",
     ),
     ("a number in place of a method", "method=3", ask(method=3), "is no method"),
     ("a method that there is not", "method='occulsion'", ask(method="occulsion"), "use one of"),

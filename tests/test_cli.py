@@ -18,11 +18,10 @@ from torch import nn
 
 from lucency import Explanation
 from lucency.cli import main
-from lucency.cli.settings import method_with
 from lucency.errors import OutputError, ParameterError
 from lucency.masks import Slic
 from lucency.masks.superpixels import Quickshift
-from lucency.methods import METHODS, Step
+from lucency.methods import METHODS, Step, method_named
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Blur, Constant
 from nets import classifier_of
@@ -279,13 +278,13 @@ def test_every_method_is_listed_with_its_parameters(lucency: Any) -> None:
 
 
 def test_settings() -> None:
-    how = method_with("occlusion", ["removal.sigma=3", "patch=4,6", "stride=15mm", "features=no"], removal="blur")
+    how = method_named("occlusion", ["removal.sigma=3", "patch=4,6", "stride=15mm", "features=no"], removal="blur")
     assert how == Occlusion(patch=(4, 6), stride="15mm", removal=Blur(3.0), features=False)
-    how = method_with("lime", ["superpixels=quickshift", "superpixels.ratio=0.5", "removal=constant"])
+    how = method_named("lime", ["superpixels=quickshift", "superpixels.ratio=0.5", "removal=constant"])
     assert (how.superpixels, how.removal) == (Quickshift(ratio=0.5), Constant())
-    assert method_with("lime", ["superpixels.count=9"]).superpixels == Slic(count=9)
-    assert method_with("integrated_gradients", ["others=mean,blur"]).others[1] == Blur()
-    assert method_with("occlusion", ["stride=none"]).stride is None
+    assert method_named("lime", ["superpixels.count=9"]).superpixels == Slic(count=9)
+    assert method_named("integrated_gradients", ["others=mean,blur"]).others[1] == Blur()
+    assert method_named("occlusion", ["stride=none"]).stride is None
 
 
 @pytest.mark.parametrize(
@@ -302,7 +301,7 @@ def test_settings() -> None:
 )
 def test_bad_settings_name_what_there_is(method: str, setting: str, says: str) -> None:
     with pytest.raises(ParameterError, match="(?i)" + says):
-        method_with(method, [setting])
+        method_named(method, [setting])
 
 
 def test_the_json_beside_a_model_is_checked(lucency: Any, scan: str, tmp_path: Path, model: str) -> None:

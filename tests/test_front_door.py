@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,8 @@ def test_a_notebook_shows_a_line_and_a_picture_and_no_wall_of_numbers(shape: tup
     for said in (repr(scan), repr(explanation)):
         assert " x ".join(map(str, shape[1:])) in said
         assert len(said) < 200
-    picture = explanation._repr_png_()
-    assert picture is not None
-    assert picture.startswith(b"\x89PNG")
+    shown = explanation._repr_html_()
+    assert shown is not None
+    assert "data:image/png;base64," in shown
+    assert html.escape(explanation.verdict["text"]) in shown
+    assert "<script" not in shown

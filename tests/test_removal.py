@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lucency import Scan, explain
-from lucency.cli.settings import kinds, method_with, removal_named
 from lucency.errors import ParameterError
 from lucency.masks import Cells
-from lucency.methods import METHODS, Method, Step
+from lucency.methods import METHODS, Method, Step, method_named
 from lucency.methods.expected_gradients import ExpectedGradients
 from lucency.methods.integrated_gradients import IntegratedGradients
 from lucency.removal import (
@@ -33,6 +32,7 @@ from lucency.removal import (
     Removal,
     SegmentMean,
     Uniform,
+    removals,
     remove,
 )
 from lucency.removal.linear import neighbour_weights
@@ -127,18 +127,18 @@ def test_a_learned_mask_gets_the_gradient_of_the_picture(removal: Removal) -> No
         assert bool((gradient != 0).any())
 
 
-@pytest.mark.parametrize("name", sorted(set(kinds(Removal)) - {"custom", "twin", "healthy"}))
+@pytest.mark.parametrize("name", sorted(set(removals()) - {"custom", "picture", "twin", "healthy"}))
 def test_each_is_found_by_its_name(name: str) -> None:
-    found = removal_named(name)
+    found = Removal.of(name)
     assert found.name == name
     assert len(found.cost) > 5
-    how: Any = method_with("occlusion", [f"removal={name}"])
+    how: Any = method_named("occlusion", [f"removal={name}"])
     assert how.removal == found
 
 
 def test_what_words_cannot_give_is_not_offered() -> None:
     with pytest.raises(ParameterError) as error:
-        removal_named("custom")
+        Removal.of("custom")
     assert "road" in str(error.value)
     assert ", custom" not in str(error.value)
 

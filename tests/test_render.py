@@ -221,9 +221,10 @@ def test_a_class_name_is_no_formula_and_no_markup(tmp_path: Path) -> None:
         provenance=dict(explanation.provenance) | {"question": question},
         facts={"<i>": "<img src=x>", "warning": "<u>"},
         verdict={"text": "<em>"},
+        notices=("<s>",),
     )
     save_overlay(bad, tmp_path / "o.png")
-    page = save_report(bad, tmp_path / "r.html", command="<tt>", notices=["<s>"]).read_text()
+    page = save_report(bad, tmp_path / "r.html", command="<tt>").read_text()
     for tag in ("<script>alert", "<b>", "<i>", "<img src=x", "<u>", "<em>", "<tt>", "<s>"):
         assert tag not in page
     assert "&lt;script&gt;alert" in page

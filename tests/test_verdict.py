@@ -17,7 +17,7 @@ from lucency import Explanation, Scan, explain
 from lucency.checks import hits
 from lucency.checks.verdict import Verdict, judge, moved, percent, strongest
 from lucency.engine import Engine
-from lucency.explanation import shifted
+from lucency.error_bars import shifted
 from lucency.lungs import lung_fields, places
 from lucency.methods import METHODS
 from lucency.methods.occlusion import Occlusion
@@ -292,14 +292,22 @@ def test_error_bars_come_from_moved_copies() -> None:
     plain = explain(scan, classifier, target=0, method=how, device="cpu")
     assert plain.standard_error is None
     assert plain.provenance["error_bars"] == {"from": "none"}
-    done: list[int] = []
-    found = explain(scan, classifier, target=0, method=how, device="cpu", error_bars=4, on_copy=done.append)
+    done: list[str] = []
+    found = explain(
+        scan,
+        classifier,
+        target=0,
+        method=how,
+        device="cpu",
+        error_bars=4,
+        on_progress=lambda share, doing: done.append(doing),
+    )
     again = explain(scan, classifier, target=0, method=how, device="cpu", error_bars=4)
     assert np.array_equal(found.heatmap, plain.heatmap)
     assert found.standard_error is not None
     assert again.standard_error is not None
     assert np.array_equal(found.standard_error, again.standard_error)
-    assert done == [1, 2, 3, 4]
+    assert [said for said in done if "copy" in said] == [f"error bars, copy {n} of 4" for n in (1, 2, 3, 4)]
     bars = found.provenance["error_bars"]
     assert (bars["from"], bars["copies"]) == ("copies", 4)
     assert bars["evaluations"] == pytest.approx(4 * found.provenance["evaluations"], abs=4)

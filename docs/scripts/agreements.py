@@ -20,7 +20,9 @@ from sklearn.metrics import pairwise_distances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lucency import Scan, evaluate, explain, load_classifier, read_scan
+from lucency import Scan, evaluate, load_classifier, read_scan
+from lucency.attribution import attribute
+from lucency.engine import Engine
 from lucency.masks.designs import balanced_switches
 from lucency.masks.grids import RandomGrids
 from lucency.masks.superpixels import Cells, Drawn, painted
@@ -87,7 +89,7 @@ def rows() -> Iterator[Row]:
     x = scan.pixels[None].clone().requires_grad_()
 
     def ours(method: str | Method, watch: str = "logit", seed: int = 0) -> NDArray[np.float32]:
-        return explain(scan, classifier, target=TARGET, watch=watch, method=method, seed=seed).heatmap
+        return attribute(scan, Engine(classifier, seed=seed), method, target=TARGET, watch=watch).heatmap
 
     theirs = attr.Occlusion(network).attribute(x, (1, 24, 24), (1, 12, 12), baselines=0.0, target=TARGET)
     how: Method = Occlusion(patch=24, stride=12, removal=Constant(0.0))
@@ -157,7 +159,7 @@ def rise(scan: Scan, network: Network, heatmap: NDArray[np.float32]) -> Row:
 
 def curve(scan: Scan, network: Network) -> Row:
     """The perturbation curve of a map, region by region."""
-    heatmap = explain(scan, network.classifier, target=TARGET, method="gradcam").heatmap
+    heatmap = attribute(scan, Engine(network.classifier), "gradcam", target=TARGET).heatmap
     metric = quantus.RegionPerturbation(
         patch_size=14,
         order="morf",

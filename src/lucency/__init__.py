@@ -6,22 +6,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lucency.classifier.loading import load_classifier
     from lucency.errors import LucencyError
-    from lucency.explanation import Explanation, explain
+    from lucency.explanation import Explanation
     from lucency.metrics import evaluate
     from lucency.reading import read_scan
+    from lucency.recipe import Explainer, Failure, explain
     from lucency.scan import Scan
 
 _HOMES = {
+    "Explainer": "lucency.recipe",
     "Explanation": "lucency.explanation",
+    "Failure": "lucency.recipe",
     "LucencyError": "lucency.errors",
     "Scan": "lucency.scan",
     "evaluate": "lucency.metrics",
-    "explain": "lucency.explanation",
+    "explain": "lucency.recipe",
     "load_classifier": "lucency.classifier.loading",
     "read_scan": "lucency.reading",
 }
 
-__all__ = ["Explanation", "LucencyError", "Scan", "evaluate", "explain", "load_classifier", "read_scan"]
+__all__ = [
+    "Explainer",
+    "Explanation",
+    "Failure",
+    "LucencyError",
+    "Scan",
+    "evaluate",
+    "explain",
+    "load_classifier",
+    "read_scan",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,3 +42,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

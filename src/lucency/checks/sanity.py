@@ -25,10 +25,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lucency.attribution import attribute
 from lucency.classifier import Classifier
 from lucency.engine import Engine
 from lucency.errors import QuestionError
-from lucency.explanation import describe, explain
+from lucency.explanation import describe
 from lucency.methods import Method
 from lucency.metrics.similarity import rank_correlation
 from lucency.scan import Scan
@@ -196,7 +197,7 @@ def _file(classifier: Classifier, method: Method, target: str | int, watch: str)
 def _map(scan: Scan, engine: Engine, method: Method, target: str | int, watch: str) -> NDArray[np.float32]:
     # A new engine, since this one may hold on to weights.
     fresh = Engine(engine.classifier, device=engine.device, batch_size=engine.batch_size, seed=engine.seed)
-    return explain(scan, engine.classifier, target=target, watch=watch, method=method, engine=fresh).heatmap
+    return attribute(scan, fresh, method, target=target, watch=watch).heatmap
 
 
 def _compared(layer: str, clean: NDArray[np.float32], other: NDArray[np.float32]) -> Randomised:

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lucency.attribution import attribute
 from lucency.engine import Engine
 from lucency.errors import ParameterError
-from lucency.explanation import explain
 from lucency.methods import Method
 from lucency.metrics.similarity import rank_correlation
 from lucency.scan import Scan
@@ -41,7 +41,7 @@ def max_sensitivity(
     """
     if not radius > 0 or samples < 1:
         raise ParameterError(f"The radius must be above 0 and the samples at least 1, not {radius} and {samples}.")
-    clean = explain(scan, engine.classifier, target=target, watch=watch, method=method, engine=engine).heatmap
+    clean = attribute(scan, engine, method, target=target, watch=watch).heatmap
     norm = float(np.linalg.norm(clean))
     if norm == 0:
         raise ParameterError("The map is 0 everywhere, so its change has no measure.")
@@ -50,7 +50,7 @@ def max_sensitivity(
     for _ in range(samples):
         noise = (2 * torch.rand(scan.pixels.shape, generator=generator) - 1) * radius
         copy = _noisy(scan, noise)
-        other = explain(copy, engine.classifier, target=target, watch=watch, method=method, engine=engine).heatmap
+        other = attribute(copy, engine, method, target=target, watch=watch).heatmap
         changes.append(float(np.linalg.norm(other - clean)) / norm)
     return max(changes)
 
@@ -91,7 +91,7 @@ def stability(
 
     def map_of(one: Scan, seed: int) -> NDArray[np.float32]:
         again = Engine(engine.classifier, device=engine.device, seed=seed)
-        return explain(one, engine.classifier, target=target, watch=watch, method=method, engine=again).heatmap
+        return attribute(one, again, method, target=target, watch=watch).heatmap
 
     clean = map_of(scan, engine.seed)
     generator = engine.generator()

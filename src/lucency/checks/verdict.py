@@ -391,7 +391,7 @@ def _sureness(explanation: Explanation) -> tuple[float | None, float | None, boo
     error, heatmap, peak = explanation.standard_error, explanation.heatmap, explanation.peak
     spacing = explanation.provenance["scan"]["spacing"]
     in_mm = spacing is not None
-    if error is None or not heatmap.max() > 0:
+    if error is None or peak is None or not heatmap.max() > 0:
         return None, None, in_mm
     noise = float(heatmap[peak] / max(float(error[peak]), 1e-12))
     apart = explanation.provenance.get("error_bars", {}).get("moved")

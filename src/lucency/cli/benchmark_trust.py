@@ -113,13 +113,13 @@ def contestants(methods: str, removals: str) -> list[tuple[str, str, Method]]:
         ParameterError: when a method, a removal or a setting does not exist.
     """
     from lucency.cli.evaluate import named
-    from lucency.cli.settings import method_with
+    from lucency.methods import method_named
 
     found: list[tuple[str, str, Method]] = []
     for spec in named(methods):
         name, *settings = spec.split(":")
-        how = method_with(name, settings)
-        if not hasattr(how, "removal"):
+        how = method_named(name, settings)
+        if how.removal is None:
             found.append((spec, "", how))
             continue
         found += [(spec, removal, with_removal(name, settings, removal)) for removal in named(removals)]
@@ -128,10 +128,10 @@ def contestants(methods: str, removals: str) -> list[tuple[str, str, Method]]:
 
 def with_removal(name: str, settings: Sequence[str], removal: str) -> Method:
     """The method with a removal given as in ``blur:sigma=20``."""
-    from lucency.cli.settings import method_with
+    from lucency.methods import method_named
 
     standing, *inner = removal.split(":")
-    return method_with(name, [*settings, f"removal={standing}", *(f"removal.{setting}" for setting in inner)])
+    return method_named(name, [*settings, f"removal={standing}", *(f"removal.{setting}" for setting in inner)])
 
 
 def removal_with(spec: str) -> Removal:

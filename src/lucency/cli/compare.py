@@ -74,11 +74,10 @@ def compare(
     DIR gets comparison.html, comparison.json and one NAME.lucency for each method. A method that fails stands on the
     page with its reason. --budget is for each method. Ctrl-C leaves out what is not done yet.
     """
-    from lucency import explain, read_scan
+    from lucency import Explainer, read_scan
     from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say
     from lucency.cli.folder import results
     from lucency.cli.model import classifier_named
-    from lucency.engine import Engine
     from lucency.errors import LucencyError, OutputError, ParameterError
     from lucency.methods import METHODS, method_named
     from lucency.metrics import localise
@@ -89,7 +88,14 @@ def compare(
     hows: list[Method] = [method_named(name) for name in (METHODS if methods == "all" else named(methods))]
     known = None if truth is None else read_numbers(truth)
     picture = read_scan(scan)
-    engine = Engine(classifier_named(model, trust=trust_model), device=device, seed=seed)
+    explainer = Explainer(
+        classifier_named(model, trust=trust_model),
+        watch=watch,
+        budget=budget,
+        error_bars=error_bars,
+        device=device,
+        seed=seed,
+    )
     compared: list[Compared] = []
     random = None
 
@@ -108,24 +114,13 @@ def compare(
                 recorder(step)
 
             try:
-                explanation = explain(
-                    picture,
-                    engine.classifier,
-                    target=target,
-                    method=how,
-                    watch=watch,
-                    budget=budget,
-                    error_bars=error_bars,
-                    engine=engine,
-                    on_step=on_step,
-                    cancel=cancelled,
-                )
+                explanation = explainer.using(how.name)(picture, target, on_step=on_step, cancel=cancelled)
                 if anonymous:
                     explanation = explanation.anonymous()
                 explanation.save(place / f"{how.name}.lucency")
                 film = save_animation(explanation, recorder, films / f"{how.name}.webp")
                 bar.start(f"{title}: evaluation")
-                curves = _curves(explanation, picture, engine, repeats, random is None, bar, cancelled)
+                curves = _curves(explanation, picture, explainer.engine, repeats, random is None, bar, cancelled)
                 random = random or next((curve for curve in curves if curve.kind == "random"), None)
                 compared.append(
                     Compared(
@@ -149,9 +144,7 @@ def compare(
             raise ParameterError("No method gave a map. " + " ".join(reasons))
         bar.start("Page")
         command = shown_command(context.obj, anonymous=anonymous)
-        save_comparison(
-            compared, place / "comparison.html", random=random, truth=known, command=command, notices=picture.notices
-        )
+        save_comparison(compared, place / "comparison.html", random=random, truth=known, command=command)
         rows = [_row(one) for one in compared]
         _save_json(rows, place / "comparison.json")
         for film in films.iterdir():
@@ -223,7 +216,7 @@ def _row(one: Compared) -> dict[str, Any]:
         "error": "",
         "target": one.explanation.target,
         "probability": one.explanation.probability,
-        "peak": list(one.explanation.peak),
+        "peak": None if one.explanation.peak is None else list(one.explanation.peak),
         "complete": one.explanation.complete,
         "evaluations": about["evaluations"],
         "gradients": about["gradients"],

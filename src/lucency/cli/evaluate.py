@@ -55,29 +55,28 @@ def evaluate(
 
     Give maps, or --methods to make some, or both. With --out, DIR holds evaluation.json and curves.png.
     """
+    from lucency import Explainer, read_scan
     from lucency import evaluate as run
-    from lucency import explain, read_scan
     from lucency.cli.console import out, print_json, progress, say
     from lucency.cli.folder import results
     from lucency.cli.model import classifier_named
-    from lucency.cli.settings import removal_named
     from lucency.engine import Engine
     from lucency.errors import ParameterError
     from lucency.methods import method_named
+    from lucency.removal import Removal
 
     hows = [method_named(name) for name in named(methods)]
     found: dict[str, Any] = {path.stem: _map(path) for path in maps or []}
     if not hows and not found:
         raise ParameterError("There is no map to evaluate; name files with maps, or methods with --methods.")
-    standing = None if removal is None else removal_named(removal)
+    standing = None if removal is None else Removal.of(removal)
     picture = read_scan(scan)
     engine = Engine(classifier_named(model, trust=trust_model), device=device, seed=seed)
     with progress() as bar:
         for how in hows:
             bar.start(how.title)
-            found[how.name] = explain(
-                picture, engine.classifier, target=target, method=how, watch=watch, engine=engine, on_step=bar.step
-            )
+            explainer = Explainer(engine.classifier, method=how.name, watch=watch, engine=engine)
+            found[how.name] = explainer(picture, target, on_step=bar.step)
         bar.start("Evaluation")
         evaluation = run(
             picture,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from lucency.checks.out_of_distribution import OutOfDistribution
     from lucency.explanation import Explanation
+    from lucency.methods import Step
     from lucency.render import Recorder
 
 EXAMPLES = """[bold]Examples:[/bold]
@@ -108,84 +108,48 @@ def explain(
     With --out, DIR holds heatmap.npy (the map on the scan's own grid), overlay.png, the animation, report.html and
     explanation.lucency. Ctrl-C stops after the current step and keeps the map so far.
     """
-    from lucency import explain as run
-    from lucency import read_scan
-    from lucency.checks.out_of_distribution import Doubter, OutOfDistribution
-    from lucency.checks.sanity import check, known_result, layers_of
-    from lucency.checks.verdict import judge
+    from lucency import Explainer, read_scan
     from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress
     from lucency.cli.model import classifier_named
-    from lucency.cli.settings import method_with
-    from lucency.engine import Engine
-    from lucency.methods.occlusion import Occlusion
     from lucency.privacy import shown_command
-    from lucency.removal import Blur, Healthy
 
-    how = method_with(method, settings or [], removal)
+    explainer = Explainer(
+        classifier_named(model, trust=trust_model),
+        method=method,
+        settings=settings or [],
+        removal=removal or "auto",
+        watch=watch,
+        budget=budget,
+        error_bars=error_bars,
+        sanity=sanity,
+        device=device,
+        seed=seed,
+        memory=memory,
+        tolerance=tolerance,
+    )
     picture = read_scan(scan)
-    classifier = classifier_named(model, trust=trust_model)
-    known = OutOfDistribution.shipped(classifier)
-    unsaid = removal is None and not any(setting.startswith("removal") for setting in settings or [])
-    if isinstance(how, Occlusion) and unsaid and known is not None and len(picture.pixels) == 1:
-        # What the trust table recommends for the shipped models, which read chest films.
-        how = replace(how, removal=Healthy())
-    engine = Engine(classifier, device=device, seed=seed, memory=memory, tolerance=tolerance)
-    if sanity:
-        # A black box is refused before the work rather than after it.
-        layers_of(classifier)
-    doubter = None if known is None else Doubter(known)
-    recorder = _recorder(known) if folder is not None and animation is not Animation.none else None
+    recorder = _recorder(explainer.known) if folder is not None and animation is not Animation.none else None
 
     with progress() as bar, cancelled_by_ctrl_c() as cancelled:
-        bar.start(how.title)
+        bar.start(explainer.method.title)
 
-        def on_step(step: Any) -> None:
+        def on_step(step: Step) -> None:
             bar.step(step)
-            for watcher in (recorder, doubter):
-                if watcher is not None:
-                    watcher(step)
+            if recorder is not None:
+                recorder(step)
 
-        def on_copy(done: int) -> None:
-            bar.share(done / error_bars, f"error bars, copy {done} of {error_bars}")
-
-        explanation = run(
-            picture,
-            classifier,
-            target=target,
-            method=how,
-            watch=watch,
-            budget=budget,
-            error_bars=error_bars,
-            engine=engine,
-            on_step=on_step,
-            on_copy=on_copy,
-            cancel=cancelled,
-        )
-        if doubter is not None:
-            explanation = doubter.noted(explanation)
-        checked = known_result(classifier, how, target=explanation.target, watch=watch)
-        if sanity and checked is None and not cancelled.is_set():
-            bar.start("Sanity check")
-            checked = check([picture], engine, how, target=explanation.target, watch=watch)
-        verdict = judge(
-            explanation,
-            scan=picture,
-            engine=engine,
-            removal=getattr(how, "removal", Blur()),
-            sanity=None if checked is None else checked.passes,
-        )
-        explanation = replace(explanation, verdict=verdict.as_dict())
+        explanation = explainer(picture, target, on_step=on_step, on_progress=bar.share, cancel=cancelled)
         if anonymous:
             explanation = explanation.anonymous()
         files = []
         if folder is not None:
             command = shown_command(context.obj, anonymous=anonymous)
-            files = _write(folder, explanation, recorder, animation, command, picture.notices)
+            files = _write(folder, explanation, recorder, animation, command)
 
     if as_json:
-        print_json(record(explanation, picture.notices, files))
+        print_json(record(explanation, files))
     else:
-        for said in sentences(explanation, picture.notices, files):
+        for said in sentences(explanation, files):
             out.print(said)
     if cancelled.is_set():
         raise typer.Exit(INTERRUPTED)
@@ -203,7 +167,6 @@ def _write(
     recorder: Recorder | None,
     animation: Animation,
     command: str,
-    notices: tuple[str, ...],
 ) -> list[Path]:
     import numpy as np
 
@@ -217,18 +180,18 @@ def _write(
         film = None
         if recorder is not None:
             film = save_animation(explanation, recorder, place / f"animation.{animation}")
-        save_report(explanation, place / "report.html", animation=film, command=command, notices=notices)
+        save_report(explanation, place / "report.html", animation=film, command=command)
         names = sorted(file.name for file in place.iterdir())
     return [folder / name for name in names]
 
 
-def record(explanation: Explanation, notices: tuple[str, ...], files: list[Path]) -> dict[str, Any]:
+def record(explanation: Explanation, files: list[Path]) -> dict[str, Any]:
     """What ``--json`` prints."""
     about = explanation.provenance
     return {
         "target": explanation.target,
         "probability": explanation.probability,
-        "peak": list(explanation.peak),
+        "peak": None if explanation.peak is None else list(explanation.peak),
         "evaluations": about["evaluations"],
         "gradients": about["gradients"],
         "seconds": about["seconds"],
@@ -236,34 +199,35 @@ def record(explanation: Explanation, notices: tuple[str, ...], files: list[Path]
         "model": about["model"]["name"],
         "method": about["method"]["name"],
         "parameters": about["method"].get("parameters", {}),
+        "removal": about.get("removal"),
         "watch": about["question"]["watch"],
         "probabilities": dict(explanation.probabilities),
         "complete": explanation.complete,
         "facts": dict(explanation.facts),
         "verdict": dict(explanation.verdict),
-        "notices": list(notices),
+        "notices": list(explanation.notices),
         "seed": about["seed"],
         "device": about["device"],
     }
 
 
-def sentences(explanation: Explanation, notices: tuple[str, ...], files: list[Path]) -> list[Text]:
+def sentences(explanation: Explanation, files: list[Path]) -> list[Text]:
     """The same for a reader."""
     from lucency.cli.console import line
+    from lucency.explanation import place_of
 
     about = explanation.provenance
-    where = ", ".join(
-        f"{axis} {i}"
-        for axis, i in zip(("slice", "row", "column")[-len(explanation.peak) :], explanation.peak, strict=True)
-    )
     cost = f"{about['evaluations']} evaluations"
     if about["gradients"]:
         cost += f", {about['gradients']} gradients"
-    how = about["method"]["title"] + (f" with removal {explanation.removal}" if explanation.removal else "")
-    lines = [line(f"Note: {notice}") for notice in notices]
+    where = "Nothing reacted" if explanation.peak is None else f"Strongest evidence at {place_of(explanation.peak)}"
+    how = about["method"]["title"]
+    if removal := about.get("removal"):
+        how += f" with removal {removal['name']}, {removal['reason']}"
+    lines = [line(f"Note: {notice}") for notice in explanation.notices]
     lines += [
         line((explanation.target, "bold"), f": probability {explanation.probability:.3f} ({about['model']['name']})"),
-        line(f"Strongest evidence at {where} ({how}; {cost}; {about['seconds']:.1f} s)"),
+        line(f"{where} ({how}; {cost}; {about['seconds']:.1f} s)"),
     ]
     lines += [line(f"{name}: {_number(value)}") for name, value in explanation.facts.items()]
     if not explanation.complete:

@@ -10,7 +10,6 @@ from lucency.cli.options import AsJson
 def methods(as_json: AsJson = False) -> None:
     """List the methods, their papers and their parameters."""
     from lucency.cli.console import print_json, say
-    from lucency.cli.settings import removal_named, words
     from lucency.explanation import describe
     from lucency.methods import METHODS
     from lucency.removal import Removal
@@ -36,7 +35,7 @@ def methods(as_json: AsJson = False) -> None:
         say((f"  {shown or 'no parameters'}", "dim"))
     say("\nChange a parameter with --set, as in: lucency explain SCAN --method occlusion --set patch=24")
     say("\nWhat stands where something was removed (--removal NAME), and what that costs beside the model's work:")
-    for removal in map(removal_named, words(Removal)):
+    for removal in map(Removal.of, Removal.words()):
         say("  ", (removal.name, "bold"), f"  {removal.cost}{'' if removal.deterministic else ', random'}")
 
 

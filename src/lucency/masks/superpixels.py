@@ -13,6 +13,7 @@ from skimage import segmentation
 from torch import Tensor
 
 from lucency.errors import ParameterError
+from lucency.parameters import by_word, kinds, of_word
 
 
 class Superpixels(ABC):
@@ -30,6 +31,21 @@ class Superpixels(ABC):
         Raises:
             ParameterError: when the parameters do not fit the pixels.
         """
+
+    @classmethod
+    def from_word(cls, word: str) -> Superpixels:
+        """The way of that name with its defaults.
+
+        Raises:
+            ParameterError: naming those there are.
+        """
+        found: Superpixels = of_word(word, kinds(Superpixels), "kind of superpixels")
+        return found
+
+    @classmethod
+    def words(cls) -> list[str]:
+        """What :meth:`from_word` takes."""
+        return by_word(kinds(Superpixels))
 
 
 @dataclass(frozen=True)

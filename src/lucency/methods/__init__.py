@@ -2,38 +2,80 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from lucency.errors import ParameterError
-from lucency.methods.base import Method, Step
+from lucency.methods.base import Method, Step, methods
+from lucency.parameters import pairs, replaced
+
+if TYPE_CHECKING:
+    # What editors complete; a test holds it complete.
+    from lucency.methods.blur_integrated_gradients import BlurIntegratedGradients as BlurIntegratedGradients
+    from lucency.methods.cam import Cam as Cam
+    from lucency.methods.cam import GradCam as GradCam
+    from lucency.methods.cam import GradCamPlusPlus as GradCamPlusPlus
+    from lucency.methods.cam import LayerCam as LayerCam
+    from lucency.methods.deconvnet import Deconvnet as Deconvnet
+    from lucency.methods.expected_gradients import ExpectedGradients as ExpectedGradients
+    from lucency.methods.extremal import Extremal as Extremal
+    from lucency.methods.gradient import Gradient as Gradient
+    from lucency.methods.gradient import GradientXInput as GradientXInput
+    from lucency.methods.gradient import GuidedBackprop as GuidedBackprop
+    from lucency.methods.igos import Igos as Igos
+    from lucency.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
+    from lucency.methods.lime import Lime as Lime
+    from lucency.methods.meaningful import Meaningful as Meaningful
+    from lucency.methods.occlusion import Occlusion as Occlusion
+    from lucency.methods.rise import Rise as Rise
+    from lucency.methods.shapley import Shapley as Shapley
+    from lucency.methods.smoothgrad import SmoothGrad as SmoothGrad
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
+METHODS: dict[str, type[Method]] = methods()
+"""Every method by the name it has on the command line, with those of outside packages."""
 
-def _below(cls: Any) -> Iterator[type[Method]]:
-    if "name" in vars(cls):
-        yield cls
-    for child in cls.__subclasses__():
-        yield from _below(child)
+globals().update({cls.__name__: cls for cls in METHODS.values() if cls.__module__.startswith(__name__)})
 
 
-METHODS: dict[str, type[Method]] = {
-    cls.name: cls for cls in sorted(_below(Method), key=lambda c: c.name) if cls.__module__.startswith(__name__)
-}
-"""Every method by the name it has on the command line."""
+def method_named(name: str, settings: Iterable[str] = (), **parameters: Any) -> Method:
+    """The method of that name, its paper's defaults replaced by ``key=value`` settings and by parameters.
 
-
-def method_named(name: str) -> Method:
-    """The method of that name with its paper's defaults.
+    Args:
+        name: its name or title, in any case, with hyphens, underscores or blanks: ``"Grad-CAM"`` is ``"gradcam"``.
+        settings: as on the command line: ``"patch=24"``, ``"removal=blur"``, ``"removal.sigma=20"``.
+        parameters: the same as keyword arguments.
 
     Raises:
-        ParameterError: naming the methods there are.
+        ParameterError: when the method, a parameter or a value does not exist, naming those that do.
     """
-    if name not in METHODS:
-        raise ParameterError(f"There is no method {name!r}; use one of {', '.join(METHODS)}.")
-    return METHODS[name]()
+    how = Method.from_word(name)
+    return replaced(how, [*pairs(settings), *parameters.items()], f"The method {how.name}")
 
 
-__all__ = ["METHODS", "Method", "Step", "method_named"]
+__all__ = [
+    "METHODS",
+    "BlurIntegratedGradients",
+    "Cam",
+    "Deconvnet",
+    "ExpectedGradients",
+    "Extremal",
+    "GradCam",
+    "GradCamPlusPlus",
+    "Gradient",
+    "GradientXInput",
+    "GuidedBackprop",
+    "Igos",
+    "IntegratedGradients",
+    "LayerCam",
+    "Lime",
+    "Meaningful",
+    "Method",
+    "Occlusion",
+    "Rise",
+    "Shapley",
+    "SmoothGrad",
+    "Step",
+    "method_named",
+]

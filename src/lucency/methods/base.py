@@ -13,6 +13,9 @@ from torch import Tensor
 from lucency.asking import undisturbed
 from lucency.classifier import Question
 from lucency.engine import Engine
+from lucency.masks import Superpixels
+from lucency.parameters import by_word, kinds, of_word, parts_of
+from lucency.removal import Removal
 from lucency.scan import Scan
 
 Reaction = Literal["map", "curve", "scatter"]
@@ -87,6 +90,8 @@ class Method(ABC):
         unit: what a pixel of the map means, for the colour bar.
         locates: whether a high value means that there lies evidence for the answer, so that a place may be named. Not
             so for a gradient, which says where a change would matter, nor for what is led back through altered ReLUs.
+        removal: what stands where something was removed; ``None`` for a method that removes nothing. A field of those
+            that do, which takes whatever :meth:`lucency.removal.Removal.of` takes.
     """
 
     name: ClassVar[str]
@@ -97,6 +102,29 @@ class Method(ABC):
     needs_gradients: ClassVar[bool] = False
     locates: ClassVar[bool] = True
     unit: ClassVar[str]
+    removal: Removal | None = None
+
+    def __post_init__(self) -> None:
+        for part in parts_of(self, Removal):
+            if (what := getattr(self, part)) is not None:
+                object.__setattr__(self, part, Removal.of(what))
+        for part in parts_of(self, Superpixels):
+            if isinstance(what := getattr(self, part), str):
+                object.__setattr__(self, part, Superpixels.from_word(what))
+
+    @classmethod
+    def from_word(cls, word: str) -> Method:
+        """The method of that name with its paper's defaults.
+
+        Raises:
+            ParameterError: naming the methods there are.
+        """
+        return of_word(word, methods(), "method")
+
+    @classmethod
+    def words(cls) -> list[str]:
+        """What :meth:`from_word` takes."""
+        return by_word(methods())
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -156,3 +184,8 @@ def _undisturbed_step(step: Step) -> Step:
         also={name: shown(make) for name, make in step.also.items()},
         facts=Facts(undisturbed()(lambda: facts._found)) if isinstance(facts, Facts) else facts,
     )
+
+
+def methods() -> dict[str, type[Method]]:
+    """Every method by its name: the project's own, and those that outside packages announce as ``lucency.methods``."""
+    return kinds(Method, "lucency.methods")

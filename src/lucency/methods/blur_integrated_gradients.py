@@ -52,6 +52,7 @@ class BlurIntegratedGradients(Method):
     order: Order = "ascending"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.sigma > _SHARP:
             raise ParameterError(f"The blur needs a sigma above {_SHARP} pixels, not {self.sigma}.")
 

@@ -47,6 +47,7 @@ class Deconvnet(Method):
     tour: int = 6
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.tour < 0:
             raise ParameterError(f"The tour has a number of layers, 0 or more, not {self.tour}.")
 

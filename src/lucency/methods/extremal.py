@@ -76,6 +76,7 @@ class Extremal(Method):
     momentum: float = 0.9
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.areas or not all(0 < a < 1 for a in self.areas):
             raise ParameterError(f"Areas are shares of the scan above 0 and below 1, not {self.areas}.")
         if self.game not in ("deletion", "preservation"):

@@ -67,6 +67,7 @@ class Igos(Method):
     reach: float = 1000.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.iterations < 1 or self.path < 1 or self.cell < 1 or self.noise < 0 or not self.reach > 0:
             raise ParameterError(
                 "iGOS++ needs at least 1 iteration, path point and cell, noise of 0 or more, reach > 0."

@@ -57,6 +57,7 @@ class IntegratedGradients(Method):
     order: Order = "ascending"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.draws < 1:
             raise ParameterError(f"At least one baseline must be drawn, not {self.draws}.")
 

@@ -66,6 +66,7 @@ class Lime(Method):
     top: int = 5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_rule(self.stability, self.top)
         if self.samples < 2 or not self.width > 0 or not self.alpha > 0:
             raise ParameterError(

@@ -71,6 +71,7 @@ class Meaningful(Method):
     rate: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.game not in ("deletion", "preservation"):
             raise ParameterError(f"The game is deletion or preservation, not {self.game!r}.")
         if self.start not in ("circle", "blank") and not isinstance(self.start, Method):

@@ -65,6 +65,7 @@ class Rise(Method):
     top: int = 5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_rule(self.stability, self.top)
         if self.samples < 2:
             raise ParameterError(f"RISE needs at least 2 masks, not {self.samples}.")

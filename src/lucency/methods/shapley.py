@@ -60,6 +60,7 @@ class Shapley(Method):
     top: int = 5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_rule(self.stability, self.top)
         if self.samples < 2 or self.samples % 2:
             raise ParameterError(f"Coalitions come in pairs, so their number must be even and not {self.samples}.")

@@ -44,6 +44,7 @@ class SmoothGrad(Method):
     noise: float = 0.15
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.noise > 0:
             raise ParameterError(
                 f"The noise is a share of the scan's range above zero, such as 0.15, not {self.noise}."

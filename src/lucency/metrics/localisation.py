@@ -22,6 +22,7 @@ class Localisation:
 
     Attributes:
         hit: whether the maximum lies on the truth (pointing game, Zhang et al. 2018); of a plateau, its middle.
+            A flat map points nowhere and misses.
         iou: intersection over union of the truth with the pixels at or above ``threshold`` times the maximum.
         threshold: that share of the maximum.
         mass: share of the map's positive part that lies on the truth.
@@ -50,8 +51,9 @@ def localise(heatmap: ArrayLike, truth: ArrayLike, threshold: float = 0.5) -> Lo
         ParameterError: when the shapes differ, the truth is empty, or the map is not finite.
     """
     values, mask = _pair(heatmap, truth)
+    peak = peak_of(values)
     return Localisation(
-        hit=bool(mask[peak_of(values)]),
+        hit=peak is not None and bool(mask[peak]),
         iou=iou(values, mask, threshold),
         threshold=float(threshold),
         mass=mass_on(values, mask),

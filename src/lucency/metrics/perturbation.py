@@ -29,10 +29,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor
 
+from lucency.attribution import fitting
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
-from lucency.explanation import Explanation, describe, fitting
+from lucency.explanation import Explanation, describe
 from lucency.privacy import shown_source
 from lucency.removal import Blur, Mean, NoisyLinear, Removal, Uniform
 from lucency.scan import Scan

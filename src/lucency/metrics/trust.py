@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
+from lucency.attribution import attribute
 from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.errors import LucencyError, OutputError, ParameterError
-from lucency.explanation import explain
 from lucency.methods import Method
 from lucency.methods.occlusion import Occlusion
 from lucency.metrics.artefact import Pieces, artefacts, halves, patches
@@ -170,7 +170,7 @@ def map_row(
     started = time.process_time()
     assert case.truth is not None
     try:
-        one = explain(case.scan, engine.classifier, target=target, watch=watch, method=method, engine=engine)
+        one = attribute(case.scan, engine, method, target=target, watch=watch)
         # Of the process and not of the clock on the wall: the machine may be shared.
         row: Record = {"seconds": time.process_time() - started}
         row |= {key: one.provenance[key] for key in ("evaluations", "gradients")}
@@ -195,7 +195,7 @@ def gold_map(case: Case, engine: Engine, target: str, watch: str) -> NDArray[np.
     """Occlusion with the twin as removal: the true effect of every patch."""
     assert case.twin is not None
     how = Occlusion(removal=Twin(engine.classifier.prepare(case.twin)), features=False)
-    return explain(case.scan, engine.classifier, target=target, watch=watch, method=how, engine=engine).heatmap
+    return attribute(case.scan, engine, how, target=target, watch=watch).heatmap
 
 
 def removal_row(case: Case, removal: Removal, engine: Engine, target: str, regions: int = 120) -> Record:
@@ -249,10 +249,9 @@ def _stability(
     low, high = scan.value_range
     noise = NOISE * (high - low) * torch.randn(scan.pixels.shape, generator=generator)
     again = Engine(engine.classifier, device=engine.device, seed=engine.seed + 1)
-    other = explain(
-        dataclasses.replace(scan, pixels=scan.pixels + noise), engine.classifier,
-        target=target, watch=watch, method=method, engine=again,
-    ).heatmap  # fmt: skip
+    other = attribute(
+        dataclasses.replace(scan, pixels=scan.pixels + noise), again, method, target=target, watch=watch
+    ).heatmap
     if np.ptp(heatmap) == 0 or np.ptp(other) == 0:
         return 0.0
     return float(stats.spearmanr(heatmap.ravel(), other.ravel()).statistic)

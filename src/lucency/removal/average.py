@@ -9,13 +9,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lucency.errors import ParameterError, ScanError
 from lucency.reading import read_numbers
 from lucency.removal.base import Fill, Removal
 from lucency.removal.healthy import shipped, shipped_fingerprint
 from lucency.removal.network import COARSE
+from lucency.removal.picture import Picture
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,11 @@ class DatasetMean(Removal):
         Raises:
             ParameterError: when the file cannot be read or does not fit the scan.
         """
-        axes = pixels.ndim - 1
         try:
             found = healthy_mean() if self.source is None else torch.from_numpy(read_numbers(self.source))
-            found = found.to(pixels)
         except (ScanError, TypeError) as error:
             raise ParameterError(f"{self.source} is no .npy file with a mean picture ({error}).") from error
-        if found.ndim == axes:
-            found = found[None]
-        if found.ndim != axes + 1 or len(found) not in (1, len(pixels)):
-            raise ParameterError(f"A mean picture of {list(found.shape)} does not fit a scan of {list(pixels.shape)}.")
-        mode = "bilinear" if axes == 2 else "trilinear"
-        fill = F.interpolate(found[None], pixels.shape[1:], mode=mode, align_corners=False).expand(1, *pixels.shape)
-        return lambda masks: fill
+        return Picture(found).bind(pixels, generator)
 
 
 def healthy_mean() -> Tensor:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Real
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from lucency.errors import ParameterError
+from lucency.parameters import by_word, kinds, of_word
 
 Fill = Callable[[Tensor], Tensor]
 """Masks ``[B, *spatial]`` (1 = kept) -> replacement pixels, broadcastable to ``[B, C, *spatial]``.
@@ -43,6 +48,52 @@ class Removal(ABC):
             pixels: float32 ``[C, *spatial]``, display values, on the device where the model runs.
             generator: a CPU generator for removals that draw random numbers.
         """
+
+    @staticmethod
+    def of(what: object) -> Removal:
+        """A removal from whatever people write for one: itself, a name, a display value, or a picture.
+
+        ``"blur"`` and ``"Dataset mean"`` are names, ``0.5`` and ``"0.5"`` a grey, an array or tensor ``[*spatial]`` or
+        ``[C, *spatial]`` a picture in display values that stands wherever something is gone.
+
+        Raises:
+            ParameterError: naming the removals there are.
+        """
+        if isinstance(what, Removal):
+            return what
+        if isinstance(what, np.ndarray | Tensor):
+            from lucency.removal.picture import Picture
+
+            return Picture(torch.as_tensor(what))
+        if isinstance(what, Real) and not isinstance(what, bool):
+            from lucency.removal.simple import Constant
+
+            return Constant(float(what))
+        if not isinstance(what, str):
+            raise ParameterError(f"{what!r:.60} is no removal; give a name, a display value, an array or an instance.")
+        return Removal.from_word(what)
+
+    @classmethod
+    def from_word(cls, word: str) -> Removal:
+        """The removal of that name with its defaults, or a display value such as ``"0.5"``.
+
+        Raises:
+            ParameterError: naming those there are.
+        """
+        try:
+            return Removal.of(float(word))
+        except ValueError:
+            return of_word(word, removals(), "removal")
+
+    @classmethod
+    def words(cls) -> list[str]:
+        """What :meth:`from_word` takes."""
+        return by_word(removals())
+
+
+def removals() -> dict[str, type[Removal]]:
+    """Every removal by its name: those here, and those that outside packages announce as ``lucency.removals``."""
+    return kinds(Removal, "lucency.removals")
 
 
 def remove(pixels: Tensor, masks: Tensor, fill: Tensor) -> Tensor:

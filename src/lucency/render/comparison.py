@@ -122,7 +122,6 @@ def save_comparison(
     random: Curve | None = None,
     truth: ArrayLike | None = None,
     command: str | None = None,
-    notices: Sequence[str] = (),
 ) -> Path:
     """Writes the comparison of several methods on one scan; those that failed stand in their place with their error.
 
@@ -130,7 +129,6 @@ def save_comparison(
         random: the curve of the random order, for the chart of the others.
         truth: what should have been found, ``[*spatial]`` on the scan's grid, anything but 0 = truth; it is outlined.
         command: what was typed to make it.
-        notices: what reading the scan had to decide.
 
     Raises:
         OutputError: when an animation cannot be read or the page cannot be written.
@@ -154,7 +152,7 @@ def save_comparison(
         explanation=first,
         about=first.provenance,
         total=sum(e.provenance["seconds"] for e in explanations),
-        notices=list(notices),
+        notices=list(first.notices),
         scans=[scan_uri(p, size) for p, size in zip(planes, sizes, strict=True)],
         planes=[(p.name, w, h) for p, (h, w) in zip(planes, sizes, strict=True)],
         truths=None if truth is None else _outlines(np.asarray(truth) != 0, first, sizes),
@@ -175,7 +173,7 @@ def save_comparison(
     )
 
 
-def _tile(compared: Compared, through: tuple[int, ...], sizes: Sequence[tuple[int, int]]) -> Tile:
+def _tile(compared: Compared, through: tuple[int, ...] | None, sizes: Sequence[tuple[int, int]]) -> Tile:
     explanation = compared.explanation
     if explanation is None:
         return Tile(compared.name, compared.title, compared.error or "It gave no reason.")

@@ -234,7 +234,8 @@ class Stage:
         margins = tuple((int(a), int(b)) for a, b in model["margins"])
         self.grid = Grid(shape, margins, tuple(model["grid"]))
         self.size = size
-        self.slice = explanation.peak[0] if len(shape) == 3 else None
+        through = explanation.peak or tuple(n // 2 for n in shape)
+        self.slice = through[0] if len(shape) == 3 else None
         rows, columns = shape[-2:]
         (top, _), (left, _) = margins[-2:]
         tall, wide = self.grid.box_shape[-2:]

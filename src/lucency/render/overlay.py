@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from lucency.errors import ParameterError
-from lucency.explanation import Explanation, peak_of
+from lucency.explanation import Explanation, peak_of, place_of
 from lucency.render import palette
 from lucency.render.lettering import FAMILY, cut, font, lines, plain_words, signed
 from lucency.render.output import written
@@ -158,10 +158,8 @@ def _footer(explanation: Explanation, what: Shown, scale: Scale, width: float) -
     said += f"the {palette.PERCENTILE}th percentile."
     if not what.heatmap.any():
         said = "The map is zero everywhere."
-    elif what.heatmap.max() > 0:
-        axes = ("slice", "row", "column")[-what.heatmap.ndim :]
-        where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, peak_of(what.heatmap), strict=True))
-        said += f" Maximum {signed(float(what.heatmap.max()))} at {where}."
+    elif (peak := peak_of(what.heatmap)) is not None and what.heatmap.max() > 0:
+        said += f" Maximum {signed(float(what.heatmap.max()))} at {place_of(peak)}."
     elif what.signed:
         said += " No pixel supports the answer."
     model = explanation.provenance["model"]["name"]

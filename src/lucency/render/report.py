@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lucency.explanation import Explanation
+from lucency.explanation import Explanation, place_of
 from lucency.render.lettering import signed
 from lucency.render.overlay import NOTICE, Shown, shown
 from lucency.render.page import film_uri, how_made, layer_uri, save_page, scan_uri, size_of, spoken
@@ -45,14 +45,12 @@ def save_report(
     *,
     animation: str | Path | None = None,
     command: str | None = None,
-    notices: Sequence[str] = (),
 ) -> Path:
     """Writes the report.
 
     Args:
         animation: a GIF, WebP or MP4 that :func:`save_animation` wrote; it becomes part of the page.
         command: what was typed to make it.
-        notices: what reading the scan had to decide.
 
     Raises:
         OutputError: when the animation cannot be read or the page cannot be written.
@@ -71,7 +69,7 @@ def save_report(
         explanation=explanation,
         about=explanation.provenance,
         verdict=explanation.verdict.get("text"),
-        warnings=warnings(explanation, notices),
+        warnings=[*warnings(explanation), *explanation.notices],
         maximum=maximum(explanation),
         minimum=signed(float(explanation.heatmap.min())),
         stages=[
@@ -100,7 +98,7 @@ def save_report(
     )
 
 
-def warnings(explanation: Explanation, notices: Sequence[str] = ()) -> list[str]:
+def warnings(explanation: Explanation) -> list[str]:
     """What a reader must know before trusting the map."""
     found = []
     if not explanation.complete:
@@ -109,19 +107,18 @@ def warnings(explanation: Explanation, notices: Sequence[str] = ()) -> list[str]
         found.append(str(explanation.facts["warning"]))
     if not explanation.heatmap.max() > 0:
         found.append("No pixel of the map supports the answer.")
-    return [*found, *notices]
+    return found
 
 
 def maximum(explanation: Explanation) -> str:
     """Where the map is highest, how high, and how sure that is."""
-    if not explanation.heatmap.max() > 0:
+    peak = explanation.peak
+    if peak is None or not explanation.heatmap.max() > 0:
         return "none"
-    axes = ("slice", "row", "column")[-explanation.heatmap.ndim :]
-    where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, explanation.peak, strict=True))
-    said = signed(float(explanation.heatmap[explanation.peak]))
+    said = signed(float(explanation.heatmap[peak]))
     if explanation.standard_error is not None:
-        said += f" ± {float(explanation.standard_error[explanation.peak]):.2g}"
-    return f"{said} at {where}"
+        said += f" ± {float(explanation.standard_error[peak]):.2g}"
+    return f"{said} at {place_of(peak)}"
 
 
 def sure(explanation: Explanation) -> Shown:

@@ -37,7 +37,7 @@ class View:
 def views(
     explanation: Explanation, heatmap: Floats | None = None, through: tuple[int, ...] | None = None
 ) -> list[View]:
-    """The planes of ``heatmap`` (the explanation's own when ``None``) through its peak.
+    """The planes of ``heatmap`` (the explanation's own when ``None``) through its peak, or the middle of a flat one.
 
     Of a volume, ``through`` may name another point; the peak of the map is then in those planes that hold it.
     """
@@ -47,22 +47,22 @@ def views(
     peak = peak_of(shown)
     supported = bool(shown.max() > 0)
     if shown.ndim == 2:
-        row, column = peak
-        return [
-            View("", grey, shown, (row, column) if supported else None, None if spacing is None else tuple(spacing))
-        ]
-    found = through or peak
+        at = (peak[0], peak[1]) if peak is not None and supported else None
+        return [View("", grey, shown, at, None if spacing is None else tuple(spacing))]
+    found = through or peak or tuple(n // 2 for n in shown.shape)
     names = ("slice", "row", "column")
     planes = []
     for axis, name in enumerate(names):
         rest = [i for i in range(3) if i != axis]
-        at = (slice(None),) * axis + (found[axis],)
+        plane = (slice(None),) * axis + (found[axis],)
         planes.append(
             View(
                 f"{name} {found[axis]} of 0 to {shown.shape[axis] - 1}",
-                grey[at],
-                shown[at],
-                (peak[rest[0]], peak[rest[1]]) if supported and peak[axis] == found[axis] else None,
+                grey[plane],
+                shown[plane],
+                (peak[rest[0]], peak[rest[1]])
+                if peak is not None and supported and peak[axis] == found[axis]
+                else None,
                 None if spacing is None else (spacing[rest[0]], spacing[rest[1]]),
             )
         )

@@ -1,0 +1,467 @@
+"""The recipe: a map with everything that a reader needs beside it. The one object behind every door.
+
+An answer is a map, what stood where something was removed and why, a verdict in words, how sure it is, and what
+speaks against it. :func:`explain` gives one answer; an :class:`Explainer` is built once and gives many.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lucency.attribution import Attribution
+from lucency.checks.out_of_distribution import Doubter, OutOfDistribution
+from lucency.checks.sanity import check, known_result, layers_of
+from lucency.checks.verdict import judge
+from lucency.classifier import Classifier, Question
+from lucency.classifier.loading import Scores, load_classifier
+from lucency.engine import Engine
+from lucency.error_bars import with_error_bars
+from lucency.errors import MissingExtraError, ParameterError
+from lucency.explanation import Explanation, parse_budget
+from lucency.methods import Method, Step, method_named
+from lucency.methods.occlusion import Occlusion
+from lucency.parameters import pairs, replaced
+from lucency.reading import as_scan
+from lucency.removal import Blur, Healthy, Removal
+from lucency.scan import Scan
+
+Model = Classifier | str | Path | nn.Module | Scores
+"""A classifier, or whatever :func:`lucency.load_classifier` makes one from."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scan that could not be explained, in place of its explanation.
+
+    Attributes:
+        number: which one of the scans it was, from 0.
+        source: where it came from, as far as that is known.
+        error: what was wrong; a :class:`LucencyError` says it in one sentence.
+    """
+
+    number: int
+    source: str
+    error: Exception
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.error}"
+
+
+class Explainer:
+    """Explains scan after scan with one classifier, one method and one meaning of "removed".
+
+    It may be called from several threads; their scans wait for each other. Nothing of one scan reaches the next.
+
+    Args:
+        classifier: a :class:`Classifier`, or whatever :func:`lucency.load_classifier` takes.
+        method: a name in any spelling, or a method with parameters of its own.
+        removal: what stands where something is removed: a name, a display value, a picture or a
+            :class:`~lucency.removal.Removal`. ``"auto"`` takes healthy tissue for occlusion of the shipped chest
+            models, and for everything else what the method's paper takes; a method that is handed over as an object
+            keeps its own. The result names it, and the reason.
+        watch: what is watched, see :class:`~lucency.classifier.Question`.
+        budget: seconds for the map, or a text such as ``"300ms"``; at least one step is made.
+        error_bars: how many moved copies of each scan are explained to learn how far the map can be trusted, where the
+            method has no standard error of its own; each costs as much as the map. 0 = none.
+        sanity: check once whether the method's maps depend on what the model has learnt, at the cost of a few maps;
+            the answer is remembered for this model, method and question.
+        device, seed, batch_size, memory, tolerance: see :class:`~lucency.engine.Engine`.
+        engine: an engine to use again, in place of these five.
+        settings: parameters of the method as on the command line: ``["patch=24", "removal.sigma=20"]``.
+        parameters: the same as keyword arguments: ``Explainer(classifier, method="occlusion", patch=24)``.
+
+    Raises:
+        LucencyError: one of the family, when classifier, method and parameters do not go together.
+
+    Example:
+        >>> import torch, lucency
+        >>> explainer = lucency.Explainer(lambda x: x.mean((1, 2, 3))[:, None], method="occlusion", patch=8)
+        ... # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        classifier: Model,
+        *,
+        method: str | Method = "occlusion",
+        removal: object = "auto",
+        watch: str = "probability",
+        budget: float | str | None = None,
+        error_bars: int = 0,
+        sanity: bool = False,
+        device: str = "auto",
+        seed: int = 0,
+        batch_size: int | None = None,
+        memory: float | None = None,
+        tolerance: float | None = None,
+        engine: Engine | None = None,
+        settings: Sequence[str] = (),
+        **parameters: Any,
+    ) -> None:
+        if not isinstance(classifier, Classifier):
+            classifier = load_classifier(classifier)
+        if error_bars < 0:
+            raise ParameterError(f"Error bars need 0 or more copies of the scan, not {error_bars}.")
+        if budget is not None:
+            parse_budget(budget)
+        self.engine = engine or Engine(
+            classifier, device=device, seed=seed, batch_size=batch_size, memory=memory, tolerance=tolerance
+        )
+        self._open = removal is None or (isinstance(removal, str) and removal.strip().lower() == "auto")
+        given = {**dict(pairs(settings)), **parameters}
+        if not self._open:
+            given["removal"] = Removal.of(removal)
+        self.method, self._handed_over = _method(method, given)
+        self._open = self._open and not any(name.split(".")[0] == "removal" for name in given)
+        self.watching = watch
+        self.budget = budget
+        self.error_bars = error_bars
+        self.sanity = sanity
+        if sanity:
+            # A black box is refused before the work rather than after it.
+            layers_of(self.classifier)
+        self.known = OutOfDistribution.shipped(self.classifier)
+        self._turn = _Turn()
+
+    @property
+    def classifier(self) -> Classifier:
+        """The classifier that is explained."""
+        return self.engine.classifier
+
+    def __repr__(self) -> str:
+        return f"Explainer({self.classifier!r}, method={self.method!r}, watch={self.watching!r})"
+
+    def __call__(
+        self,
+        scan: object,
+        target: str | int | None = None,
+        *,
+        on_step: Callable[[Step], None] | None = None,
+        on_progress: Callable[[float, str], None] | None = None,
+        cancel: threading.Event | None = None,
+        record: bool = False,
+    ) -> Explanation:
+        """The whole answer.
+
+        Args:
+            scan: a path, array, tensor, PIL image, pydicom dataset or :class:`Scan`.
+            target: the class, by name or index; the most probable one when ``None``.
+            on_step: called with each step of the map: progress bars, animations and live pages hang here.
+            on_progress: called with a share 0..1 and a few words during what follows the map (error bars, checks).
+            cancel: set it from anywhere to stop after the current step; the answer so far is returned.
+            record: keep the steps in :attr:`Explanation.steps`, for a replay.
+
+        Raises:
+            LucencyError: one of the family, when scan, classifier and question do not go together.
+        """
+        run = self.steps(scan, target, cancel=cancel, on_progress=on_progress, record=record)
+        try:
+            for step in run:
+                if on_step is not None:
+                    on_step(step)
+        finally:
+            run.close()
+        return run.explanation
+
+    def steps(
+        self,
+        scan: object,
+        target: str | int | None = None,
+        *,
+        cancel: threading.Event | None = None,
+        on_progress: Callable[[float, str], None] | None = None,
+        record: bool = False,
+    ) -> Run:
+        """The stream of steps, for whoever watches live; arguments as in :meth:`__call__`.
+
+        run = explainer.steps(scan, "effusion")
+        for step in run:
+            show(step.perturbed(), step.score, step.heatmap())
+        answer = run.explanation
+        """
+        return Run(self, as_scan(scan), target, cancel, on_progress, record)
+
+    def map(self, scans: Iterable[object], target: str | int | None = None) -> Iterator[Explanation | Failure]:
+        """The answers of many scans, one at a time and in order; a scan that fails is a :class:`Failure`."""
+        for number, scan in enumerate(scans):
+            try:
+                yield self(scan, target)
+            except Exception as error:
+                # One bad scan, whatever it does to the model, must not end an archive.
+                yield Failure(number, _source(scan), error)
+
+    def watch(self, scan: object, target: str | int | None = None) -> Explanation:
+        """Shows the three panels live in a notebook cell while the method runs; gives the answer.
+
+        Raises:
+            MissingExtraError: outside a notebook, or without the ``render`` extra.
+        """
+        if find_spec("matplotlib") is None or find_spec("jinja2") is None:
+            raise MissingExtraError("Live panels need the pictures' packages; pip install 'lucency[render]'.")
+        from lucency.render.notebook import LivePanels
+
+        film = as_scan(scan)
+        panels = LivePanels(self.classifier.prepare(film), self.method)
+        explanation = self(film, target, on_step=panels, on_progress=panels.progress)
+        panels.finish(explanation)
+        return explanation
+
+    def using(self, method: str | Method, **parameters: Any) -> Explainer:
+        """Another method on the same engine, with everything else as here: for comparisons."""
+        return Explainer(
+            self.classifier,
+            method=method,
+            watch=self.watching,
+            budget=self.budget,
+            error_bars=self.error_bars,
+            sanity=self.sanity,
+            engine=self.engine,
+            **parameters,
+        )
+
+    def fitted(self, scan: Scan) -> tuple[Method, str]:
+        """The method as it runs on this scan, and why its removal is the one it is; empty for one without a removal."""
+        how = self.method
+        if how.removal is None:
+            return how, ""
+        if self._handed_over:
+            return how, "the method was handed over with it"
+        if not self._open:
+            return how, "asked for"
+        # What the trust table recommends for the shipped models, which read chest films.
+        if isinstance(how, Occlusion) and self.known is not None and len(scan.pixels) == 1 and len(scan.shape) == 2:
+            return replace(how, removal=Healthy()), "nearest to the truth of what was measured for this model"
+        return how, "the default of the method"
+
+
+class Run:
+    """An explanation under way: iterate for the steps of the map, then take :attr:`explanation`, also before the end.
+
+    The explainer is busy from the first step until the stream ends or :meth:`close` is called.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        scan: Scan,
+        target: str | int | None,
+        cancel: threading.Event | None,
+        on_progress: Callable[[float, str], None] | None,
+        record: bool,
+    ) -> None:
+        self.scan = scan
+        self.method, self._reason = explainer.fitted(scan)
+        self._explainer = explainer
+        self._target = target
+        self._cancel = cancel
+        self._on_progress = on_progress or (lambda share, doing: None)
+        self._recorded: list[Step] | None = [] if record else None
+        self._doubter = None if explainer.known is None else Doubter(explainer.known)
+        self._attribution: Attribution | None = None
+        self._explanation: Explanation | None = None
+        self._steps = self._run()
+
+    def __iter__(self) -> Iterator[Step]:
+        return self._steps
+
+    def close(self) -> None:
+        """Ends the stream where it stands and lets others have their turn."""
+        self._steps.close()
+
+    def _run(self) -> Generator[Step]:
+        explainer = self._explainer
+        with explainer._turn():
+            self._attribution = run = Attribution(
+                self.scan,
+                explainer.engine,
+                self.method,
+                target=self._target,
+                watch=explainer.watching,
+                budget=explainer.budget,
+                cancel=self._cancel,
+            )
+            try:
+                for step in run:
+                    if self._doubter is not None:
+                        self._doubter(step)
+                    if self._recorded is not None:
+                        self._recorded.append(step)
+                    yield step
+            finally:
+                run.close()
+
+    @property
+    def question(self) -> Question | None:
+        """What is asked, from the first step on."""
+        return None if self._attribution is None else self._attribution.question
+
+    @property
+    def explanation(self) -> Explanation:
+        """The whole answer from the steps so far; ends the stream.
+
+        Raises:
+            LucencyError: one of the family, as :meth:`Explainer.__call__` does.
+        """
+        if self._explanation is None:
+            if self._attribution is None:
+                next(self._steps, None)
+            self.close()
+            with self._explainer._turn():
+                self._explanation = self._finished()
+        return self._explanation
+
+    def _finished(self) -> Explanation:
+        explainer, attribution = self._explainer, self._attribution
+        assert attribution is not None
+        engine, scan, method = explainer.engine, self.scan, attribution.method
+        found = attribution.explanation
+        copies = explainer.error_bars
+        if not attribution.cancelled:
+            found = with_error_bars(
+                found,
+                scan,
+                engine,
+                method,
+                copies,
+                on_copy=lambda done: self._on_progress(done / copies, f"error bars, copy {done} of {copies}"),
+                cancel=self._cancel,
+            )
+        if self._doubter is not None:
+            found = self._doubter.noted(found)
+        question = attribution.question
+        sanity = known_result(engine.classifier, method, target=question.target, watch=question.watch)
+        if explainer.sanity and sanity is None and not attribution.cancelled:
+            self._on_progress(0.0, "sanity check")
+            sanity = check([scan], engine, method, target=question.target, watch=question.watch)
+        provenance = dict(found.provenance)
+        if method.removal is not None:
+            provenance["removal"] = {"name": method.removal.name, "reason": self._reason}
+        found = replace(
+            found,
+            provenance=provenance,
+            notices=scan.notices,
+            steps=tuple(self._recorded or ()),
+        )
+        verdict = judge(
+            found,
+            scan=scan,
+            engine=engine,
+            removal=method.removal or Blur(),
+            sanity=None if sanity is None else sanity.passes,
+        )
+        return replace(found, verdict=verdict.as_dict())
+
+
+class _Turn:
+    """One scan at a time: other threads wait, and the same thread is told instead of waiting for itself for ever."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        if self._owner == threading.get_ident():
+            raise ParameterError(
+                "This explainer is in the middle of another scan; finish or close that run first, or build another one."
+            )
+        # Not a lock of a thread: a run that one thread began may be closed by another.
+        with self._lock:
+            self._owner = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._owner = None
+
+
+def explain(
+    scan: object,
+    classifier: Model,
+    *,
+    target: str | int | None = None,
+    method: str | Method = "occlusion",
+    removal: object = "auto",
+    watch: str = "probability",
+    budget: float | str | None = None,
+    error_bars: int = 0,
+    sanity: bool = False,
+    device: str = "auto",
+    seed: int = 0,
+    batch_size: int | None = None,
+    memory: float | None = None,
+    tolerance: float | None = None,
+    engine: Engine | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    on_progress: Callable[[float, str], None] | None = None,
+    cancel: threading.Event | None = None,
+    record: bool = False,
+    settings: Sequence[str] = (),
+    **parameters: Any,
+) -> Explanation:
+    """Why the classifier said so: the map, the verdict, and what speaks against them.
+
+    The command ``lucency explain`` gives the same answer. Whoever asks often builds an :class:`Explainer`, which takes
+    the same arguments and says what each means.
+
+    Args:
+        scan: a path, array, tensor, PIL image, pydicom dataset or :class:`Scan`.
+        classifier: a :class:`Classifier`, or whatever :func:`lucency.load_classifier` takes.
+        target: the class, by name or index; the most probable one when ``None``.
+        method: a name in any spelling, or a method with parameters of its own.
+        removal: what stands where something is removed; ``"auto"`` chooses, and the result says why.
+        watch: what is watched, see :class:`~lucency.classifier.Question`.
+        budget: seconds for the map, or a text such as ``"300ms"``.
+        error_bars: moved copies of the scan that are explained too, 0 = none.
+        sanity: check whether the map depends on what the model has learnt.
+        device, seed, batch_size, memory, tolerance, engine: see :class:`~lucency.engine.Engine`.
+        on_step: called with each step of the map.
+        on_progress: called with a share 0..1 and a few words during what follows the map.
+        cancel: set it from anywhere to stop after the current step; the answer so far is returned.
+        record: keep the steps in the explanation, for a replay.
+        settings: parameters of the method as on the command line: ``["patch=24", "removal.sigma=20"]``.
+        parameters: the same as keyword arguments: ``explain(scan, classifier, method="occlusion", patch=24)``.
+
+    Raises:
+        LucencyError: one of the family, when scan, classifier, question and method do not go together.
+    """
+    explainer = Explainer(
+        classifier,
+        method=method,
+        removal=removal,
+        watch=watch,
+        budget=budget,
+        error_bars=error_bars,
+        sanity=sanity,
+        device=device,
+        seed=seed,
+        batch_size=batch_size,
+        memory=memory,
+        tolerance=tolerance,
+        engine=engine,
+        settings=settings,
+        **parameters,
+    )
+    return explainer(scan, target, on_step=on_step, on_progress=on_progress, cancel=cancel, record=record)
+
+
+def _method(method: str | Method, given: dict[str, Any]) -> tuple[Method, bool]:
+    """The method with its parameters, and whether it was handed over as an object with a removal of its own."""
+    if isinstance(method, str):
+        return method_named(method, **given), False
+    if not isinstance(method, Method):
+        raise ParameterError(f"{method!r:.60} is no method; give a name of `lucency methods`, or an instance of one.")
+    return replaced(method, given.items(), f"The method {method.name}"), "removal" not in given
+
+
+def _source(scan: object) -> str:
+    if isinstance(scan, str | Path):
+        return Path(scan).name
+    return scan.source if isinstance(scan, Scan) else type(scan).__name__
