@@ -286,7 +286,7 @@ def _names(value: Any) -> bool:
 
 
 Schema = Mapping[str, Callable[[Any], bool]]
-OPTIONAL = ("verdict", "notices", "error_bars", "parameters")
+OPTIONAL = ("verdict", "notices", "error_bars", "parameters", "removal")
 RECORD: Schema = {
     "also": _names,
     "probabilities": lambda value: _table(_share)(value) and bool(value),
@@ -309,6 +309,7 @@ PROVENANCE: Schema = {
     "seconds": _number,
     "error_bars": _bars,
     "made": _text,
+    "removal": _table(_text),
     "versions": _table(_text),
 }
 PARTS: Mapping[str, Schema] = {

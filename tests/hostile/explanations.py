@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from lucency import Explanation, Scan
-from lucency.explanation import explain
 from lucency.methods.occlusion import Occlusion
+from lucency.recipe import explain
 from nets import Window, classifier_of
 
 SHAPE = (12, 10)
