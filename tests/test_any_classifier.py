@@ -23,10 +23,10 @@ from lucency.classifier import Classifier, Question
 from lucency.classifier.trial import scan_like
 from lucency.engine import Engine
 from lucency.errors import ModelError, QuestionError
-from lucency.explanation import explain
 from lucency.methods import METHODS
 from lucency.methods.gradient import Gradient
 from lucency.methods.occlusion import Occlusion
+from lucency.recipe import explain
 from lucency.removal import Constant
 from test_every_method import cheap
 
