@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from lucency.attribution import Attribution
+from lucency.checks.film import doubts
 from lucency.checks.out_of_distribution import Doubter, OutOfDistribution
 from lucency.checks.sanity import check, known_result, layers_of
 from lucency.checks.verdict import judge
@@ -128,7 +129,7 @@ class Explainer:
         if sanity:
             # A black box is refused before the work rather than after it.
             layers_of(self.classifier)
-        self.known = OutOfDistribution.shipped(self.classifier)
+        self.known = OutOfDistribution.of(self.classifier)
         self._turn = _Turn()
 
     @property
@@ -336,6 +337,7 @@ class Run:
             )
         if self._doubter is not None:
             found = self._doubter.noted(found)
+        doubted = doubts(scan, engine.classifier)
         question = attribution.question
         sanity = known_result(engine.classifier, method, target=question.target, watch=question.watch)
         if explainer.sanity and sanity is None and not attribution.cancelled:
@@ -347,7 +349,7 @@ class Run:
         found = replace(
             found,
             provenance=provenance,
-            notices=scan.notices,
+            notices=(*doubted, *scan.notices, *engine.classifier.notices),
             steps=tuple(self._recorded or ()),
         )
         verdict = judge(
@@ -356,6 +358,7 @@ class Run:
             engine=engine,
             removal=method.removal or Blur(),
             sanity=None if sanity is None else sanity.passes,
+            doubts=doubted,
         )
         return replace(found, verdict=verdict.as_dict())
 
