@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from lucency.asking import undisturbed
 from lucency.attribution import Attribution
 from lucency.checks.film import doubts
 from lucency.checks.out_of_distribution import Doubter, OutOfDistribution
@@ -319,6 +320,7 @@ class Run:
                 self._explanation = self._finished()
         return self._explanation
 
+    @undisturbed()
     def _finished(self) -> Explanation:
         explainer, attribution = self._explainer, self._attribution
         assert attribution is not None
