@@ -123,7 +123,7 @@ class Scan:
             spacing = spacing[1:] if spacing is not None and len(spacing) == 3 else spacing
             notices += ("a volume of one slice, taken as a picture",)
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and that is said below
-            pixels = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+            pixels = torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
         if not all(math.isfinite(end) for end in pixels.aminmax()):
             raise ScanError(f"{name} has pixels that are NaN or infinite; repair or mask them before explaining.")
         lengths = None if spacing is None else tuple(float(s) for s in spacing)
@@ -240,7 +240,8 @@ def grey(values: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
     if values.shape[-1] > 1:
         with np.errstate(invalid="ignore", over="ignore"):
             if not bool((values[..., :3] == values[..., :1]).all()):
-                plain = values[..., :3].astype(np.float32) @ LUMA
+                # Not as a matrix product, whose rounding depends on how the array lies in memory.
+                plain = sum(values[..., i].astype(np.float32) * LUMA[i] for i in range(3))
                 notices = ("colour turned to grey (ITU-R BT.601 luma)",)
             if values.shape[-1] == 4:
                 opaque = DEPTHS.get(values.dtype.char, (0, 1))[1] if values.dtype.kind != "i" else values[..., 3].max()
