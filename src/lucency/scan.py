@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lucency.errors import ScanError
+from lucency.errors import ScanError, printable
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """What red, green and blue weigh in grey (ITU-R BT.601)."""
@@ -66,6 +66,7 @@ class Scan:
         if not all(math.isfinite(end) for end in self.pixels.aminmax()):
             raise ScanError("The scan has pixels that are NaN or infinite; repair or mask them before explaining.")
         object.__setattr__(self, "value_range", checked_range(self.value_range))
+        object.__setattr__(self, "source", printable(self.source))
         if self.spacing is not None and (
             len(self.spacing) != self.pixels.ndim - 1 or not all(0 < s < math.inf for s in self.spacing)
         ):

@@ -54,7 +54,7 @@ def read_scan(
     if value_range is not None:
         value_range = checked_range(value_range)
     file = Path(path)
-    if file.is_dir():
+    if os.path.isdir(file):  # noqa: PTH112 (which never raises)
         scan = read_series(file, frame=frame, window=window, value_range=value_range)
         return _shows_something(replace(scan, source=str(file)), str(file))
     head = _first_bytes(file)

@@ -26,7 +26,7 @@ def plain_array(path: Path) -> NDArray[Any]:
             # A map of the file: one that promises more than the file holds is refused before memory is taken.
             lazy = np.load(path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:
-            if any(sign in str(error) for sign in ("allow_pickle", "Object arrays", "Array can't be memory-mapped")):
+            if "Python objects" in str(error) or "Object arrays" in str(error):
                 raise ScanError(
                     f"{path} holds Python objects, which are not opened because unpickling can run code; "
                     "save a plain numeric array."

@@ -56,7 +56,9 @@ def read_picture(
         raise MissingExtraError("Reading HEIC needs pi-heif; pip install 'lucency[pictures]'.")
     with decoding(path, kind):
         header = _header(path, kind, index)
-        not_too_large(path, header.shape)
+        not_too_large(path, header.size)
+        if header.least > path.stat().st_size:
+            raise ScanError(f"{path} is damaged: it ends before its pixels do; copy or export it again.")
         if header.plain:
             values, facts = samples.decode(path, kind, index, max_pixels())
         else:
@@ -65,7 +67,7 @@ def read_picture(
                 path,
                 {"kind": kind, "frame": index, "pixels": max_pixels()},
                 name=str(path),
-                decoded=math.prod(header.shape) * header.itemsize,
+                decoded=header.decoded,
             )
     if facts.get("missing"):
         raise ScanError(f"{path} has no {what.removesuffix('s')} {frame}; choose an earlier one.")
@@ -106,12 +108,16 @@ def _with(scan: Scan, notices: tuple[str, ...]) -> Scan:
 class _Header:
     """What is known before anything is decoded."""
 
-    shape: tuple[int, ...]
-    itemsize: int
+    size: tuple[int, ...]
+    """Pixels, rows first."""
+    decoded: int
+    """Bytes of the samples."""
     plain: bool
     """Decoded here: no codec is involved that could swell or crash."""
     deeper: bool = False
     """Several channels of more than the 8 bits that are read."""
+    least: float = 0
+    """Bytes that the file must have to hold so many pixels."""
 
 
 def _header(path: Path, kind: str, frame: int | None) -> _Header:
@@ -119,22 +125,27 @@ def _header(path: Path, kind: str, frame: int | None) -> _Header:
         return _tiff_header(path, frame or 0)
     if kind in ("PNG", "JPEG", "GIF", "BMP"):
         with samples.plugin(kind)(path) as image:
-            channels = len(image.getbands())
-            plain = not (samples.is_deep_png(image) or image.info.get("progressive"))
-            return _Header((image.size[1], image.size[0], channels), 1 if plain else 2, plain)
+            width, height = image.size
+            progressive = bool(image.info.get("progressive"))
+            plain = not (samples.is_deep_png(image) or progressive)
+            # A code for the mean and one for the end of each block; the decoder would fill what is missing with grey.
+            least = width * height / 64 * 2 / 8 if kind == "JPEG" and not progressive else 0
+            decoded = width * height * len(image.getbands()) * (1 if plain else 2)
+            return _Header((height, width), decoded, plain, least=least)
     with path.open("rb") as file:
         head = file.read(HEAD)
     if kind == "JPEG2000":
         siz = head.index(b"\xff\x4f\xff\x51")
         right, bottom, left, top = struct.unpack(">4I", head[siz + 8 : siz + 24])
         channels, depth = struct.unpack(">HB", head[siz + 40 : siz + 43])
-        deep = (depth & 0x7F) > 7
-        return _Header((bottom - top, right - left, channels), 2 if deep else 1, False, deep and channels > 1)
+        size, deep = (bottom - top, right - left), (depth & 0x7F) > 7
+        return _Header(size, math.prod(size) * channels * (1 + deep), False, deep and channels > 1)
     if kind == "WEBP":
-        return _Header((*_webp_size(head), 4), 1, False)
-    sizes = [struct.unpack(">2I", size) for size in re.findall(rb"ispe....(.{8})", head, re.DOTALL)]
+        size = _webp_size(head)
+        return _Header(size, math.prod(size) * 4, False)
+    sizes = [struct.unpack(">2I", found) for found in re.findall(rb"ispe....(.{8})", head, re.DOTALL)]
     width, height = max(sizes, key=math.prod)
-    return _Header((height, width, 4), 2, False)
+    return _Header((height, width), height * width * 8, False)
 
 
 def _tiff_header(path: Path, page: int) -> _Header:
@@ -146,10 +157,9 @@ def _tiff_header(path: Path, page: int) -> _Header:
         except IndexError:
             return _Header((1, 1), 1, True)  # which is said when it is asked for
         plain = int(found.compression) == 1
-        promised = math.prod(found.shape) * found.bitspersample / 8
-        if plain and promised > path.stat().st_size:
-            raise ScanError(f"{path} is damaged: it ends before its pixels do; copy or export it again.")
-        return _Header(found.shape, max(1, math.ceil(found.bitspersample / 8)), plain)
+        decoded = math.prod(found.shape) * math.ceil(found.bitspersample / 8)
+        least = math.prod(found.shape) * found.bitspersample / 8 if plain else 0
+        return _Header(samples.tiff_size(found), decoded, plain, least=least)
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:

@@ -17,6 +17,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its warnings about odd files are not for the user
+
 Facts = dict[str, Any]
 """``notices``: what was decided; ``range``: the values shown as black and white, where the file states them;
 ``frames``: there are several, none was named, and the pixels mean nothing; ``missing``: there is no such frame."""
@@ -251,9 +253,6 @@ def _heic(opened: Any, frame: int | None, pixels: int) -> tuple[NDArray[Any], Fa
 def _tiff(opened: Any, frame: int | None, pixels: int) -> tuple[NDArray[Any], Facts]:
     import tifffile
 
-    logger = logging.getLogger("tifffile")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())  # its warnings about odd files are not for the user
     with tifffile.TiffFile(opened) as file:
         if frame is None and _has_pages(file):
             return NOTHING, {"frames": SEVERAL}
@@ -261,7 +260,7 @@ def _tiff(opened: Any, frame: int | None, pixels: int) -> tuple[NDArray[Any], Fa
             page: Any = file.pages[frame or 0]
         except IndexError:
             return NOTHING, {"missing": True}
-        within(page.shape, pixels)
+        within(tiff_size(page), pixels)
         deep = page.sampleformat != 1 or page.bitspersample > 8
         if deep or (page.compression == 1 and page.bitspersample in (1, 8) and int(page.photometric) in KNOWN):
             try:
@@ -275,6 +274,12 @@ def _tiff(opened: Any, frame: int | None, pixels: int) -> tuple[NDArray[Any], Fa
         if frame:
             image.seek(frame)
         return from_pillow(image)
+
+
+def tiff_size(page: Any) -> tuple[int, ...]:
+    """Pixels along each axis; channels count where there are more than a colour has."""
+    deep = int(page.imagedepth) * -(-int(page.samplesperpixel) // 4)
+    return (int(page.imagelength), int(page.imagewidth), *((deep,) if deep > 1 else ()))
 
 
 def _has_pages(file: Any) -> bool:
