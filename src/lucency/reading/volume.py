@@ -6,11 +6,13 @@ import gzip
 import importlib
 import importlib.util
 import itertools
+import logging
 import math
 import re
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,8 +102,7 @@ def read_nifti(path: Path, *, frame: int | None = None, value_range: tuple[float
         nibabel = importlib.import_module("nibabel")
     except ImportError as error:
         raise MissingExtraError("Reading NIfTI needs nibabel; pip install 'lucency[nifti]'.") from error
-    quiet = importlib.import_module("nibabel.imageglobals").LoggingOutputSuppressor
-    with decoding(path, "NIfTI"), quiet():
+    with decoding(path, "NIfTI"), _silent("nibabel.global"):
         measured = _nifti_header(path)
         image = nibabel.load(path)
         if np.dtype(image.get_data_dtype()).kind not in "iuf":
@@ -123,6 +124,18 @@ def read_nifti(path: Path, *, frame: int | None = None, value_range: tuple[float
         notices += ("the orientation in the header makes no sense: taken as stored",)
     values, spacing = upright(np.moveaxis(values, 3, 0), directions, lengths if measured else np.zeros(3))
     return _volume(path, values, spacing, value_range, notices)
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """A logger that prints what it thinks of a header says nothing for a while."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _millimetres(header: Any) -> float:
