@@ -351,3 +351,117 @@ def test_hugging_face_folders_that_are_not_safe_or_whole(tmp_path: Path) -> None
     for wrong in ("google/vit-base-patch16-224", str(tmp_path / "nowhere")):
         with pytest.raises(ModelError, match="takes a local folder"):
             load_classifier(f"hf:{wrong}")
+
+
+DENSE = {
+    "_target_": "DenseNet",
+    "spatial_dims": 2,
+    "in_channels": 1,
+    "out_channels": "@classes",
+    "init_features": 4,
+    "growth_rate": 2,
+    "block_config": [1, 1],
+}
+READ = [
+    {"_target_": "LoadImaged", "keys": "image"},
+    {"_target_": "EnsureChannelFirstd", "keys": "image"},
+    {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": 0, "a_max": 255, "b_min": 0, "b_max": 1},
+    {"_target_": "Resized", "keys": "image", "spatial_size": [48, 40]},
+    {"_target_": "NormalizeIntensityd", "keys": "image", "subtrahend": 0.4, "divisor": 0.2},
+]
+STRAIGHT = [{**READ[0], "reverse_indexing": False}, *READ[1:]]
+
+
+def bundle(folder: Path, steps: list[dict[str, Any]], **config: Any) -> Any:
+    """A bundle with a small network and its weights; gives the network."""
+    nets = library("monai.networks.nets")
+    torch.manual_seed(0)
+    network = nets.DenseNet(**{**{k: v for k, v in DENSE.items() if k != "_target_"}, "out_channels": 2}).eval()
+    data = {
+        "inputs": {"image": {"num_channels": 1, "spatial_shape": [48, 40]}},
+        "outputs": {"pred": {"channel_def": {"0": "normal", "1": "effusion"}}},
+    }
+    inference = {
+        "classes": 2,
+        "network_def": DENSE,
+        "preprocessing": {"_target_": "Compose", "transforms": steps},
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}],
+        },
+        **config,
+    }
+    for name in ("configs", "models"):
+        (folder / name).mkdir(exist_ok=True)
+    (folder / "configs" / "metadata.json").write_text(json.dumps({"network_data_format": data}))
+    (folder / "configs" / "inference.json").write_text(json.dumps(inference))
+    torch.save(network.state_dict(), folder / "models" / "model.pt")
+    return network
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("steps", "black_box"),
+    [
+        (STRAIGHT, False),
+        (READ, True),
+        ([*READ, {"_target_": "Transposed", "keys": "image", "indices": [0, 2, 1]}], False),
+        ([*STRAIGHT[:4], {"_target_": "NormalizeIntensityd", "keys": "image"}], False),
+        ([*READ[:2], READ[3]], True),
+    ],
+)
+def test_monai_bundles(tmp_path: Path, steps: list[dict[str, Any]], black_box: bool) -> None:
+    network = bundle(tmp_path, steps)
+    classifier = load_classifier(f"monai:{tmp_path}")
+    assert (classifier.classes, classifier.channels, classifier.exclusive) == (("normal", "effusion"), 1, False)
+    assert (classifier.module is None) == black_box
+    transposes = steps[-1]["_target_"] == "Transposed"
+    assert classifier.input_size == ((40, 48) if black_box or transposes else (48, 40))
+    coarse = np.random.default_rng(1).uniform(0, 255, (3, 4)).astype(np.uint8)
+    film = Image.fromarray(coarse).resize((400, 480), Image.Resampling.BICUBIC)
+    film.save(tmp_path / "film.png")
+    transforms = library("monai.transforms")
+    pipeline = transforms.Compose(
+        [getattr(transforms, s["_target_"])(**{k: v for k, v in s.items() if k != "_target_"}) for s in steps]
+    )
+    with torch.no_grad():
+        theirs = network(torch.as_tensor(pipeline({"image": tmp_path / "film.png"})["image"])[None])
+        scan = Scan.from_array(np.array(film), value_range=(0, 255))
+        ours = classifier(classifier.prepare(scan)[None])
+    assert torch.allclose(ours, theirs, atol=0.02 * float(theirs.abs().max()))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_monai_bundles_run_no_code_without_trust(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    acts = f"$(open({str(mark)!r}, 'w').close(), __import__('monai').networks.nets.DenseNet(2, 1, 2))[1]"
+    (tmp_path / "mine.py").write_text("from monai.networks.nets import DenseNet\n")
+    for config, says in (
+        ({"network_def": acts}, "in other ways than network_def"),
+        ({"network_def": {**DENSE, "growth_rate": f"$open({str(mark)!r}, 'w').close() or 2"}}, "by code"),
+        ({"network_def": {**DENSE, "growth_rate": "@rate"}, "rate": f"$open({str(mark)!r}, 'w')"}, "by code"),
+        ({"network_def": {**DENSE, "_target_": "mine.DenseNet"}}, "no network of MONAI's own"),
+        ({"network_def": {**DENSE, "_target_": "os.system"}}, "no network of MONAI's own"),
+        ({"network_def": {**DENSE, "growth_rate": {"_target_": "os.getpid"}}}, "on the way"),
+        ({"network_def": {**DENSE, "growth_rate": "@growth"}, "growth": "@growth"}, "refers to itself"),
+        ({"network_def": {**DENSE, "growth_rate": 3}}, "do not fit"),
+        (
+            {"preprocessing": {"transforms": [{"_target_": "Rotate90d", "k": 1}]}},
+            "step Rotate90 that Lucency cannot do",
+        ),
+    ):
+        bundle(tmp_path, STRAIGHT, **config)
+        with pytest.raises(ModelError, match=says):
+            load_classifier(f"monai:{tmp_path}")
+        assert not mark.exists()
+    bundle(tmp_path, STRAIGHT, network_def={**DENSE, "growth_rate": f"$open({str(mark)!r}, 'w').close() or 2"})
+    assert load_classifier(f"monai:{tmp_path}", trust=True).classes == ("normal", "effusion")
+    assert mark.exists()
+    bundle(tmp_path, STRAIGHT, network_def={**DENSE, "_target_": "mine.DenseNet"})
+    assert load_classifier(f"monai:{tmp_path}", trust=True).classes == ("normal", "effusion")
+    bundle(tmp_path, STRAIGHT)
+    torch.save({"model": Net()}, tmp_path / "models" / "model.pt")
+    with pytest.raises(ModelError, match="no plain state dict"):
+        load_classifier(f"monai:{tmp_path}")
+    with pytest.raises(ModelError, match="takes the folder of a bundle"):
+        load_classifier(f"monai:{tmp_path / 'nowhere'}")

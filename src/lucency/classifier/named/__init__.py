@@ -26,6 +26,7 @@ WAYS = {
     "hf": "lucency.classifier.named.huggingface:open_huggingface",
     "http": "lucency.classifier.named.http:open_http",
     "https": "lucency.classifier.named.http:open_https",
+    "monai": "lucency.classifier.named.monai:open_monai",
     "timm": "lucency.classifier.named.timm:open_timm",
     "torchvision": "lucency.classifier.named.torchvision:open_torchvision",
     "torchxrayvision": "lucency.classifier.loading:_xrayvision",
