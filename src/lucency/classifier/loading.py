@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -20,15 +18,15 @@ from lucency.classifier.copying import copied, fingerprint, still, unwrapped
 from lucency.classifier.function import Function
 from lucency.classifier.judging import Auto, judged
 from lucency.classifier.named import WAYS, opened
+from lucency.classifier.named.xrayvision import is_xrayvision, xrayvision_classifier
 from lucency.classifier.onnx import hash_of, open_onnx
 from lucency.classifier.program import open_program
 from lucency.classifier.readout import Output, Readout, heads_named
 from lucency.classifier.trial import tried
-from lucency.errors import MissingExtraError, ModelError
+from lucency.errors import ModelError
 
 Scores = Callable[..., Any]
 SHIPPED = "lucency:"
-XRAYVISION = "torchxrayvision:"
 REDUCERS = ("mean", "max", "sum")
 DEFAULTS: dict[str, Any] = {
     "mean": (0.0,),
@@ -136,8 +134,8 @@ def load_classifier(
         source = source.module()
     if isinstance(source, nn.Module):
         source = unwrapped(source)
-        if _is_xrayvision(source):
-            return _xrayvision_classifier(source, type(source).__name__)
+        if is_xrayvision(source):
+            return xrayvision_classifier(source, type(source).__name__)
         return _of_module(source, _name_of(source), classes, said)
     if callable(source):
         return _of_function(source, classes, said)
@@ -400,53 +398,6 @@ def _shipped(short: str) -> Classifier:
         clip=True,
         module=network,
         card=str(about["card"]),
-    )
-
-
-def _is_xrayvision(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torchxrayvision.")
-
-
-def _xrayvision(weights: str) -> Classifier:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            models = importlib.import_module("torchxrayvision.models")
-    except Exception as error:
-        raise MissingExtraError(
-            f"TorchXRayVision cannot be imported ({error}); pip install 'lucency[xrayvision]' beside a matching torch."
-        ) from error
-    kind = models.ResNet if weights.startswith("resnet") else models.DenseNet
-    try:
-        module = kind(weights=weights)
-    except Exception as error:
-        raise ModelError(
-            f"TorchXRayVision could not give {weights!r} ({(str(error) or type(error).__name__).splitlines()[0]}); "
-            "check the name and that its weights are downloaded."
-        ) from error
-    return _xrayvision_classifier(module, f"{XRAYVISION}{weights}")
-
-
-def _xrayvision_classifier(module: nn.Module, name: str) -> Classifier:
-    """Its own conventions: one channel in [-1024, 1024], a centred square, sigmoid outputs when so built."""
-    module = copied(module)[0]
-    side = int(getattr(module, "input_resolution", 512 if type(module).__name__ == "ResNet" else 224))
-    squashed = bool(getattr(module, "apply_sigmoid", False)) or getattr(module, "op_threshs", None) is not None
-    names = getattr(module, "pathologies", None) or getattr(module, "targets", [])
-    return Classifier(
-        module,
-        name=name,
-        classes=[n or f"unnamed {i}" for i, n in enumerate(names)],
-        fingerprint=fingerprint(module),
-        input_size=(side, side),
-        channels=1,
-        mean=(0.5,),
-        std=(1 / 2048,),
-        outputs="probabilities" if squashed else "logits",
-        exclusive=False,
-        fit="crop",
-        clip=True,
-        module=module,
     )
 
 

@@ -29,7 +29,7 @@ WAYS = {
     "monai": "lucency.classifier.named.monai:open_monai",
     "timm": "lucency.classifier.named.timm:open_timm",
     "torchvision": "lucency.classifier.named.torchvision:open_torchvision",
-    "torchxrayvision": "lucency.classifier.loading:_xrayvision",
+    "torchxrayvision": "lucency.classifier.named.xrayvision:open_xrayvision",
 }
 """Where the function behind each prefix lives; it is imported when it is used."""
 
