@@ -170,6 +170,13 @@ def unknown_syntax(path: Path) -> Path:
     return written(path, path.read_bytes().replace(old, new, 1))
 
 
+def contradictory() -> bytes:
+    """A JPEG-LS film of 40 rows whose header says 64: decoders abort on it."""
+    from hostile.films import edited, film
+
+    return edited(film("JPEGLSLossless"), "Rows", 64)
+
+
 def without_pixels(path: Path) -> Path:
     data = dicom(ramp())
     del data.PixelData
@@ -244,6 +251,18 @@ BAD_SCANS: list[Bad] = [
     ("a truncated TIFF", "cut.tif", lambda p: read_scan(cut(picture(p, noise()))), "damaged"),
     ("a truncated array", "cut.npy", lambda p: read_scan(cut(array(p, ramp()))), "damaged"),
     ("a truncated volume", "cut.nii.gz", lambda p: read_scan(cut(volume(p, np.ones((9, 9, 9))))), "damaged"),
+    (
+        "a compressed DICOM whose header says another size",
+        "lies.dcm",
+        lambda p: read_scan(written(p, contradictory())),
+        "its data holds 40 x 48 pixels",
+    ),
+    (
+        "a DICOM without that window",
+        "film.dcm",
+        lambda p: read_scan(saved(dicom(ramp(), WindowCenter=9, WindowWidth=9), p), window="BONE"),
+        "has no window 'BONE'",
+    ),
     (
         "a DICOM of two frames",
         "frames.dcm",
