@@ -13,7 +13,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut, convert_color_spac
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from bad_inputs import dicom, ramp, saved
-from lucency import Scan
+from lucency import Scan, read_scan
 from lucency.errors import ScanError
 from lucency.reading.dicom import looks_like_dicom, read_dataset, read_dicom
 
@@ -444,6 +444,21 @@ def test_view_and_modality(tags: dict[str, object], view: str) -> None:
 def test_a_film_that_is_turned_says_so(directions: list[str], says: str) -> None:
     scan = read_dataset(dicom(ramp("uint8", 255), PatientOrientation=directions))
     assert (says in str(scan.notices)) if says else scan.notices == ()
+
+
+def test_a_folder_of_slices_goes_through_their_look_up_tables(tmp_path: Path) -> None:
+    tables = [lut(RISING[::-1], 500, 12), lut(RISING[::-1], 500, 12), lut(np.arange(256), 0, 8)]
+    for i, one in enumerate(tables):
+        data = dicom(ramp(), BitsStored=12, SeriesInstanceUID="1.2", InstanceNumber=i, VOILUTSequence=[one])
+        data.ImagePositionPatient, data.ImageOrientationPatient = [0, 0, 2 * i], [1, 0, 0, 0, 1, 0]
+        data.PixelSpacing = [1, 1]
+        saved(data, tmp_path / f"{i}.dcm")
+    with pytest.raises(ScanError, match="no scale in common"):
+        read_scan(tmp_path)
+    (tmp_path / "2.dcm").unlink()
+    scan = read_scan(tmp_path)
+    assert scan.value_range == (0, 4095)
+    assert np.array_equal(scan.pixels[0, 0].numpy(), read_dicom(tmp_path / "0.dcm").pixels[0].numpy())
 
 
 def test_nothing_of_the_patient_is_kept() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lucency.errors import MissingExtraError, ScanError
@@ -379,6 +380,17 @@ def _in_order(folder: Path, slices: list[_Slice]) -> tuple[list[_Slice], float |
     return ordered, distance, as_stored, ("no slice positions in the headers: ordered by number, turned as stored",)
 
 
+def _looked_up(
+    folder: Path, slices: list[_Slice], window: str | int | None
+) -> tuple[NDArray[np.float32], tuple[float, float], tuple[str, ...]]:
+    """The same for slices whose display is not linear."""
+    films = [read_dicom(s.path, window=window) for s in slices]
+    if len({film.value_range for film in films}) > 1:
+        raise ScanError(f"{folder} holds slices whose look-up tables have no scale in common; give value_range=.")
+    common = tuple(n for n in films[0].notices if all(n in film.notices for film in films))
+    return np.stack([film.pixels[0].numpy() for film in films]), films[0].value_range, common
+
+
 def _stacked(
     folder: Path, slices: list[_Slice], window: str | int | None, value_range: tuple[float, float] | None
 ) -> tuple[NDArray[np.float32], tuple[float, float] | None, tuple[str, ...]]:
@@ -387,7 +399,11 @@ def _stacked(
     notices: tuple[str, ...] = ()
     shown = value_range
     if shown is None and (window is not None or middle.windowed):
-        shown = read_dicom(middle.path, window=window).value_range
+        one = read_dicom(middle.path, window=window)
+        shown = one.value_range
+        if not torch.equal(one.pixels, read_dicom(middle.path, value_range=shown).pixels):
+            # A look-up table or a sigmoid is applied to the pixels: each slice has its own.
+            return _looked_up(folder, slices, window)
         notices = (f"all slices are shown from {shown[0]:g} to {shown[1]:g}, the window of the middle one",)
     films = [read_dicom(s.path, value_range=shown or EVERYTHING) for s in slices]
     values = np.stack([film.pixels[0].numpy() for film in films])
