@@ -51,6 +51,26 @@ def test_a_size_that_contradicts_the_picture_reaches_no_decoder(
             assert "damaged" in text or "more than" in text, (name, value, text)
 
 
+@pytest.mark.parametrize("syntax", films.COMPRESSED)
+def test_a_film_that_is_cut_reaches_no_decoder(tmp_path: Path, syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoders make up the rest of a picture; one of JPEG-LS looks for its end for ever."""
+    monkeypatch.setattr("lucency.reading.dicom.decode", None)
+    for colour in (False, True) if syntax in films.COMPRESSED[:2] + films.COMPRESSED[5:] else (False,):
+        data = films.film(syntax, colour)
+        for size in (len(data) - 20, len(data) * 3 // 4):
+            assert "ends in the middle of its pixels" in outcome(tmp_path / "x", data[:size])
+
+
+def test_a_picture_without_end_in_a_file_that_has_one(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(films.film("JPEGLSNearLossless", colour=True))
+    data = dcmread(path)
+    frame = get_frame(data.PixelData, 0, number_of_frames=1)
+    data.PixelData = encapsulate([frame[: len(frame) // 2]])
+    with pytest.raises(ScanError, match="its data has no end"):
+        read_dataset(data)
+
+
 @pytest.mark.parametrize("syntax", ["RLELossless", "ExplicitVRLittleEndian"])
 @pytest.mark.parametrize(("name", "value"), [("Rows", 20), ("Columns", 24), ("Rows", 41)])
 def test_sizes_that_nothing_but_the_amount_of_data_contradicts(

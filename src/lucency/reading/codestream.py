@@ -86,6 +86,8 @@ def contradiction(data: bytes, syntax: str, promised: Size, allocated: int) -> s
         return ""
     if size is None:
         return "its data does not begin as such a picture does"
+    if syntax in JPEG_LS and b"\xff\xd9" not in data[-16:]:
+        return "its data has no end, which a decoder would look for"
     if size[:3] != promised[:3]:
         told, meant = (f"{s.rows} x {s.columns} pixels of {s.samples} sample(s)" for s in (size, promised))
         return f"its data holds {told}, and its header says {meant}"

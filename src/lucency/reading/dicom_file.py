@@ -51,7 +51,12 @@ class Patience:
 
 
 class Bounded:
-    """A file of which no more is asked than there is, and not without end: lengths in a header may lie."""
+    """A file of which no more is asked than there is, and not without end: lengths in a header may lie.
+
+    Where ``complete`` is set, asking for more is an error: decoders make up what is missing, or wait for it for ever.
+    """
+
+    complete = False
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self.file, self.size, self.patience = file, size, Patience()
@@ -60,6 +65,8 @@ class Bounded:
     def read(self, count: int = -1) -> bytes:
         self.patience.spend()
         left = max(self.size - self.file.tell(), 0)
+        if self.complete and count > left:
+            raise ValueError("it ends in the middle of its pixels")
         return self.file.read(left if count < 0 else min(count, left))
 
     def left(self, wanted: int) -> int:
@@ -214,6 +221,8 @@ def codestream(film: Film, index: int, frames: int) -> bytes:
     tables = {}
     if "ExtendedOffsetTable" in film.header and "ExtendedOffsetTableLengths" in film.header:
         tables["extended_offsets"] = (film.header.ExtendedOffsetTable, film.header.ExtendedOffsetTableLengths)
+    assert isinstance(film.stream, Bounded)  # what is compressed is not deflated as well
+    film.stream.complete = True
     frame: bytes = importlib.import_module("pydicom.encaps").get_frame(
         film.stream, index, number_of_frames=frames, **tables
     )
