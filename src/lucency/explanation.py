@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lucency import explanation_file
 from lucency.errors import ParameterError
@@ -183,6 +185,10 @@ def describe(how: object) -> dict[str, Any]:
             return {"name": getattr(value, "name", type(value).__name__), **describe(value)}
         if isinstance(value, list | tuple):
             return [plain(v) for v in value]
+        if isinstance(value, Tensor | np.ndarray):
+            # Numbers would fill the record; the hash tells whether they were the same.
+            array = np.ascontiguousarray(value.detach().cpu().numpy() if isinstance(value, Tensor) else value)
+            return {"shape": list(array.shape), "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
         return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
     return {"parameters": {f.name: plain(getattr(how, f.name)) for f in dataclasses.fields(how)}}
