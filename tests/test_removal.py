@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from lucency.removal import (
     Constant,
     Custom,
     DatasetMean,
+    Fill,
     Healthy,
     LocalMean,
     Mean,
@@ -38,6 +39,8 @@ from lucency.removal import (
 from lucency.removal.linear import neighbour_weights
 from lucency.removal.local import pull_push
 from lucency.removal.mirror import midline, mirrored
+from lucency.testing import check_removal
+from lucency.testing.removals import SHAPES, check_everything, check_kept, check_repeatable, check_seed
 from nets import classifier_of
 
 ANY: list[Removal] = [
@@ -77,41 +80,54 @@ def holes(count: int, *grid: int) -> Tensor:
 
 
 @every
-@pytest.mark.parametrize("shape", [(1, 12, 10), (3, 9, 11), (1, 5, 6, 7)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_what_is_kept_is_the_scan_exactly(removal: Removal, shape: tuple[int, ...]) -> None:
-    pixels, masks = pixels_of(*shape), holes(3, *shape[1:])
-    scans = remove(pixels, masks, removal.bind(pixels, generator())(masks))
-    assert scans.shape == (3, *shape)
-    assert bool(torch.isfinite(scans).all())
-    kept = masks[:, None].expand_as(scans) == 1
-    assert torch.equal(scans[kept], pixels.expand_as(scans)[kept])
-    assert not torch.equal(scans, pixels.expand_as(scans))
+    check_kept(removal, shape)
 
 
 @every
 def test_the_same_masks_get_the_same_pixels(removal: Removal) -> None:
-    pixels, masks = pixels_of(1, 12, 10), holes(4, 12, 10)
-    fill = removal.bind(pixels, generator(3))
-    first = remove(pixels, masks, fill(masks))
-    for i in (2, 0, 3, 1):
-        torch.testing.assert_close(remove(pixels, masks[i : i + 1], fill(masks[i : i + 1]))[0], first[i])
-    again = removal.bind(pixels, generator(3))(masks)
-    torch.testing.assert_close(remove(pixels, masks, again), first, rtol=0, atol=0)
+    check_repeatable(removal)
 
 
 @every
 def test_only_what_draws_numbers_depends_on_the_seed(removal: Removal) -> None:
-    pixels, masks = pixels_of(1, 12, 10), holes(2, 12, 10)
-    one, other = (remove(pixels, masks, removal.bind(pixels, generator(s))(masks)) for s in (0, 1))
-    assert torch.equal(one, other) is removal.deterministic
+    check_seed(removal)
 
 
 @every
-@pytest.mark.parametrize("shape", [(1, 12, 10), (1, 5, 6, 7)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_everything_can_be_removed(removal: Removal, shape: tuple[int, ...]) -> None:
-    pixels = pixels_of(*shape)
-    nothing = torch.zeros(1, *shape[1:])
-    assert bool(torch.isfinite(removal.bind(pixels, generator())(nothing)).all())
+    check_everything(removal, shape)
+
+
+class Leaks(Mean):
+    """A removal with a fault: it also changes what is kept."""
+
+    def bind(self, pixels: Tensor, generator: torch.Generator) -> Fill:
+        pixels += 0.1
+        return super().bind(pixels, generator)
+
+
+class Moody(Mean):
+    """Another: its pixels depend on the company."""
+
+    def bind(self, pixels: Tensor, generator: torch.Generator) -> Fill:
+        return lambda masks: torch.full((1, *pixels.shape), float(masks.mean()))
+
+
+class Denies(Noise):
+    """And another: it says that it draws no random numbers."""
+
+    deterministic: ClassVar[bool] = True
+
+
+def test_the_suite_for_outsiders_passes_what_is_right_and_finds_each_fault() -> None:
+    check_removal(Mean)
+    check_removal(Noise())
+    for faulty in (Leaks, Moody, Denies):
+        with pytest.raises(AssertionError):
+            check_removal(faulty)
 
 
 @every
