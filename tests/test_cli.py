@@ -485,3 +485,28 @@ def test_models_shows_how_any_model_is_read(model: str, lucency: Any) -> None:
     code, _, said = lucency("models", "nothing.onnx")
     assert code != 0
     assert "There is no model" in said
+
+
+def test_a_scan_is_read_as_the_options_say(lucency: Any, model: str, scan: str, tmp_path: Path) -> None:
+    """A page by --frame and a scale by --value-range, and one sentence for each that cannot be."""
+    first = np.asarray(Image.open(scan))
+    second = Image.fromarray(first // 16)
+    Image.fromarray(first).save(tmp_path / "x.tif", save_all=True, append_images=[second])
+    ask = ["explain", str(tmp_path / "x.tif"), "--model", model, "--target", "fluid", "--set", "patch=16", "--json"]
+    scores = []
+    for words in (["--frame", "1"], ["--frame", "2"], ["--frame", "2", "--value-range", "0,4095.9375"]):
+        code, shown, error = lucency(*ask, *words)
+        assert code == 0, error
+        scores.append(json.loads(shown)["probability"])
+    assert scores[0] == pytest.approx(scores[2], abs=0.01)
+    assert scores[0] - scores[1] > 0.2
+    for words, says in (
+        ([], "several pages; choose the page to explain with frame=1, 2, ... (--frame)"),
+        (["--frame", "3"], "has no page 3"),
+        (["--frame", "1", "--value-range", "4095"], "--value-range is '4095'; give two numbers"),
+        (["--frame", "1", "--value-range", "9,1"], "the first value must be the smaller"),
+        (["--frame", "1", "--window", "BONE"], "has no windows"),
+    ):
+        code, _, error = lucency(*ask, *words)
+        assert code == 2
+        assert says in " ".join(error.split())

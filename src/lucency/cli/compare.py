@@ -16,12 +16,15 @@ from lucency.cli.options import (
     AsJson,
     Budget,
     Device,
+    Frame,
     Model,
     ScanFile,
     Seed,
     Target,
     TrustModel,
+    ValueRange,
     Watch,
+    Window,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +67,9 @@ def compare(
     error_bars: Annotated[
         int, typer.Option("--error-bars", metavar="K", help="Explain K moved copies too, to see how sure each map is.")
     ] = 0,
+    frame: Frame = None,
+    window: Window = None,
+    value_range: ValueRange = None,
     device: Device = "auto",
     seed: Seed = 0,
     anonymous: Anonymous = False,
@@ -74,8 +80,9 @@ def compare(
     DIR gets comparison.html, comparison.json and one NAME.lucency for each method. A method that fails stands on the
     page with its reason. --budget is for each method. Ctrl-C leaves out what is not done yet.
     """
-    from lucency import Explainer, read_scan
+    from lucency import Explainer
     from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say
+    from lucency.cli.film import read
     from lucency.cli.folder import results
     from lucency.cli.model import classifier_named
     from lucency.errors import LucencyError, OutputError, ParameterError
@@ -87,7 +94,7 @@ def compare(
 
     hows: list[Method] = [method_named(name) for name in (METHODS if methods == "all" else named(methods))]
     known = None if truth is None else read_numbers(truth)
-    picture = read_scan(scan)
+    picture = read(scan, frame, window, value_range)
     explainer = Explainer(
         classifier_named(model, trust=trust_model),
         watch=watch,

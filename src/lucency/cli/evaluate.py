@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Folder, Model, ScanFile, Seed, Target, TrustModel, Watch
+from lucency.cli.options import (
+    DEFAULT_MODEL,
+    AsJson,
+    Device,
+    Folder,
+    Frame,
+    Model,
+    ScanFile,
+    Seed,
+    Target,
+    TrustModel,
+    ValueRange,
+    Watch,
+    Window,
+)
 
 if TYPE_CHECKING:
     from lucency.explanation import Explanation
@@ -46,6 +60,9 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME", help="What stands where pixels are gone; each curve's own if left out."),
     ] = None,
+    frame: Frame = None,
+    window: Window = None,
+    value_range: ValueRange = None,
     device: Device = "auto",
     seed: Seed = 0,
     folder: Folder = None,
@@ -55,9 +72,10 @@ def evaluate(
 
     Give maps, or --methods to make some, or both. With --out, DIR holds evaluation.json and curves.png.
     """
-    from lucency import Explainer, read_scan
+    from lucency import Explainer
     from lucency import evaluate as run
     from lucency.cli.console import out, print_json, progress, say
+    from lucency.cli.film import read
     from lucency.cli.folder import results
     from lucency.cli.model import classifier_named
     from lucency.engine import Engine
@@ -70,7 +88,7 @@ def evaluate(
     if not hows and not found:
         raise ParameterError("There is no map to evaluate; name files with maps, or methods with --methods.")
     standing = None if removal is None else Removal.of(removal)
-    picture = read_scan(scan)
+    picture = read(scan, frame, window, value_range)
     engine = Engine(classifier_named(model, trust=trust_model), device=device, seed=seed)
     with progress() as bar:
         for how in hows:

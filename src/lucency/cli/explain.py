@@ -16,6 +16,7 @@ from lucency.cli.options import (
     Budget,
     Device,
     Folder,
+    Frame,
     Memory,
     Model,
     ScanFile,
@@ -23,7 +24,9 @@ from lucency.cli.options import (
     Target,
     Tolerance,
     TrustModel,
+    ValueRange,
     Watch,
+    Window,
 )
 
 if TYPE_CHECKING:
@@ -79,6 +82,9 @@ def explain(
     budget: Budget = None,
     tolerance: Tolerance = None,
     memory: Memory = None,
+    frame: Frame = None,
+    window: Window = None,
+    value_range: ValueRange = None,
     device: Device = "auto",
     seed: Seed = 0,
     error_bars: Annotated[
@@ -108,8 +114,9 @@ def explain(
     With --out, DIR holds heatmap.npy (the map on the scan's own grid), overlay.png, the animation, report.html and
     explanation.lucency. Ctrl-C stops after the current step and keeps the map so far.
     """
-    from lucency import Explainer, read_scan
+    from lucency import Explainer
     from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress
+    from lucency.cli.film import read
     from lucency.cli.model import classifier_named
     from lucency.privacy import shown_command
 
@@ -127,7 +134,7 @@ def explain(
         memory=memory,
         tolerance=tolerance,
     )
-    picture = read_scan(scan)
+    picture = read(scan, frame, window, value_range)
     recorder = _recorder(explainer.known) if folder is not None and animation is not Animation.none else None
 
     with progress() as bar, cancelled_by_ctrl_c() as cancelled:

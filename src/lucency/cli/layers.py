@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Folder, Model, TrustModel
+from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Folder, Frame, Model, TrustModel, ValueRange, Window
 
 if TYPE_CHECKING:
     from lucency.engine import Engine
@@ -41,6 +41,9 @@ def layers(
     top: Annotated[
         int | None, typer.Option(metavar="N", help="How many feature maps of each layer (1), or scans of a folder (9).")
     ] = None,
+    frame: Frame = None,
+    window: Window = None,
+    value_range: ValueRange = None,
     device: Device = "auto",
     folder: Folder = None,
     as_json: AsJson = False,
@@ -50,6 +53,7 @@ def layers(
     With --out, DIR holds layers.png: a contact sheet of the scan, the part that each feature map saw, and its strongest
     activation led back to pixels by a deconvnet. Of a folder of scans, those that fire one feature map (--unit) most.
     """
+    from lucency.cli.film import read
     from lucency.cli.model import classifier_named
     from lucency.engine import Engine
     from lucency.errors import ParameterError
@@ -63,19 +67,30 @@ def layers(
     if unit is not None and len(layer or ()) != 1:
         raise ParameterError("--unit is a feature map of one layer; name that layer with --layer.")
     engine = Engine(classifier_named(model, trust=trust_model), device=device)
+
+    def opened(path: Path) -> Scan:
+        return read(path, frame, window, value_range)
+
     if unit is None:
-        _of_scan(engine, scan, layer, 1 if top is None else top, folder, as_json)
+        _of_scan(engine, opened, scan, layer, 1 if top is None else top, folder, as_json)
     else:
-        _of_folder(engine, scan, (layer or [""])[0], unit, 9 if top is None else top, folder, as_json)
+        _of_folder(engine, opened, scan, (layer or [""])[0], unit, 9 if top is None else top, folder, as_json)
 
 
-def _of_scan(engine: Engine, path: Path, layer: list[str] | None, top: int, folder: Path | None, as_json: bool) -> None:
-    from lucency import read_scan
+def _of_scan(
+    engine: Engine,
+    opened: Callable[[Path], Scan],
+    path: Path,
+    layer: list[str] | None,
+    top: int,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
     from lucency.cli.console import print_json, progress, say
     from lucency.methods.units import look_into
     from lucency.render import contact
 
-    picture = read_scan(path)
+    picture = opened(path)
     with progress() as bar:
         bar.start("Deconvnet")
         units = []
@@ -96,9 +111,16 @@ def _of_scan(engine: Engine, path: Path, layer: list[str] | None, top: int, fold
 
 
 def _of_folder(
-    engine: Engine, place: Path, layer: str, unit: int, top: int, folder: Path | None, as_json: bool
+    engine: Engine,
+    opened: Callable[[Path], Scan],
+    place: Path,
+    layer: str,
+    unit: int,
+    top: int,
+    folder: Path | None,
+    as_json: bool,
 ) -> None:
-    from lucency import LucencyError, read_scan
+    from lucency import LucencyError
     from lucency.cli.console import print_json, progress, say
     from lucency.errors import ScanError
     from lucency.methods.units import strongest_scans
@@ -113,7 +135,7 @@ def _of_folder(
             for i, path in enumerate(paths):
                 bar.share(i / len(paths), path.name)
                 try:
-                    picture = read_scan(path)
+                    picture = opened(path)
                     engine.classifier.prepare(picture)
                 except LucencyError as error:
                     skipped[path.name] = str(error)

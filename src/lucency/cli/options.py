@@ -8,7 +8,39 @@ from typing import Annotated
 import typer
 
 ScanFile = Annotated[
-    Path, typer.Argument(metavar="SCAN", help="A scan: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="SCAN",
+        help="A scan: DICOM, a picture, .npy, NIfTI, NRRD or MetaImage, or a folder with the DICOM slices of a volume.",
+        show_default=False,
+    ),
+]
+Frame = Annotated[
+    int | None,
+    typer.Option(
+        "--frame",
+        metavar="N",
+        help="Which frame, page or volume of a file that holds several; counted from 1.",
+        show_default=False,
+    ),
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        metavar="W",
+        help="Which DICOM window is shown, by its number or its explanation; the first if left out.",
+        show_default=False,
+    ),
+]
+ValueRange = Annotated[
+    str | None,
+    typer.Option(
+        "--value-range",
+        metavar="LOW,HIGH",
+        help="The pixel values shown as black and white, such as 0,4095; what the file or its depth says if left out.",
+        show_default=False,
+    ),
 ]
 Model = Annotated[
     str,
