@@ -8,7 +8,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lucency.errors import ParameterError
@@ -53,6 +53,22 @@ def kinds(base: Any, group: str | None = None) -> dict[str, type[Any]]:
                 # What an outside package calls the same as one of ours does not take its place.
                 own.setdefault(str(vars(announced)["name"]), announced)
     return dict(sorted(own.items()))
+
+
+class Found(Mapping[str, type[T]]):
+    """A table looked up when it is used: while an outside package is imported, what it brings is not there yet."""
+
+    def __init__(self, look: Callable[[], dict[str, type[T]]]) -> None:
+        self._look = look
+
+    def __getitem__(self, name: str) -> type[T]:
+        return self._look()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._look())
+
+    def __len__(self) -> int:
+        return len(self._look())
 
 
 def _below(cls: type[Any]) -> Iterator[type[Any]]:

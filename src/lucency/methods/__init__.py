@@ -2,11 +2,11 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lucency.methods.base import Method, Step, methods
-from lucency.parameters import pairs, replaced
+from lucency.parameters import Found, kinds, pairs, replaced
 
 if TYPE_CHECKING:
     # What editors complete; a test holds it complete.
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-METHODS: dict[str, type[Method]] = methods()
+METHODS: Mapping[str, type[Method]] = Found(methods)
 """Every method by the name it has on the command line, with those of outside packages."""
 
-globals().update({cls.__name__: cls for cls in METHODS.values() if cls.__module__.startswith(__name__)})
+globals().update({cls.__name__: cls for cls in kinds(Method).values()})
 
 
 def method_named(name: str, settings: Iterable[str] = (), **parameters: Any) -> Method:
