@@ -303,9 +303,13 @@ def hugging_face(folder: Path, kind: str, **changed: Any) -> tuple[Any, Any]:
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_hugging_face_folders(tmp_path: Path, kind: str, changed: dict[str, Any]) -> None:
+def test_hugging_face_folders(
+    tmp_path: Path, kind: str, changed: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
     network, processor = hugging_face(tmp_path, kind, **changed)
+    capfd.readouterr()
     classifier = load_classifier(f"hf:{tmp_path}")
+    assert capfd.readouterr() == ("", "")
     assert (classifier.classes, classifier.channels) == (("normal", "effusion"), 3)
     sees_the_same(
         classifier, lambda film: processor(film, return_tensors="pt")["pixel_values"][0], centred=kind != "convnext"

@@ -47,7 +47,10 @@ def models(
         for line in _auc(about.get("results", {})):
             say(f"  {line}")
         say((f"  model card: {about['card']}", "dim"))
-    say("\nOther models: a file (.onnx, TorchScript, .pt2) or torchxrayvision:NAME; lucency models MODEL shows one.")
+    say(
+        "\nOther models: a file (.onnx, TorchScript, .pt2), timm:NAME, torchvision:NAME, torchxrayvision:NAME, hf:FOLDER, "
+        "monai:FOLDER, https://HOST/..., or a JSON file that describes one; lucency models MODEL shows it."
+    )
 
 
 def _lines(about: Mapping[str, Any]) -> list[tuple[str, str]]:

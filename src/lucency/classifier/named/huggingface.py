@@ -118,14 +118,19 @@ def _json(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Transformers reports on what it loads by its logger; here the report is looked at instead."""
-    log = logging.getLogger("transformers")
+    """Transformers reports on what it loads by its logger and a bar; here the report is looked at instead."""
+    from transformers.utils import logging as reports
+
+    log, bar = logging.getLogger("transformers"), reports.is_progress_bar_enabled()
     level = log.level
     log.setLevel(logging.CRITICAL)
+    reports.disable_progress_bar()
     try:
         yield
     finally:
         log.setLevel(level)
+        if bar:
+            reports.enable_progress_bar()
 
 
 def _pictures(about: Mapping[str, Any], channels: int, place: Path) -> Pictures:
