@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 EXTRAS = [
     "typer", "rich", "matplotlib", "jinja2", "imageio_ffmpeg", "pydicom", "nibabel", "onnxruntime", "torchxrayvision",
-    "torchvision", "captum", "lime", "quantus", "sklearn", "pandas", "cv2", "gdcm",
+    "torchvision", "timm", "transformers", "httpx", "onnx", "monai",
+    "captum", "lime", "quantus", "sklearn", "pandas", "cv2", "gdcm",
 ]  # fmt: skip
 
 

@@ -48,8 +48,8 @@ def models(
             say(f"  {line}")
         say((f"  model card: {about['card']}", "dim"))
     say(
-        "\nOther models: a file (.onnx, TorchScript, .pt2), timm:NAME, torchvision:NAME, torchxrayvision:NAME, hf:FOLDER, "
-        "monai:FOLDER, https://HOST/..., or a JSON file that describes one; lucency models MODEL shows it."
+        "\nOther models: a file (.onnx, TorchScript, .pt2), timm:NAME, torchvision:NAME, torchxrayvision:NAME, "
+        "hf:FOLDER, monai:FOLDER, https://HOST/..., or a JSON file that describes one; lucency models MODEL shows it."
     )
 
 
@@ -58,9 +58,11 @@ def _lines(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     size = " x ".join(map(str, about["input_size"] or ())) or "any size"
     channels = about["channels"] or "any number of"
     each = {True: ", classes exclude each other", False: ", each class by itself"}[about["exclusive"]]
+    fit = about["fit"] + ("" if about["crop_share"] == 1 else f", {about['crop_share']:.3g} of it")
     found = [
         ("classes", ", ".join(about["classes"])),
-        ("reads", f"{size}, {channels} channel(s), {about['dtype']}, scans of another shape: {about['fit']}"),
+        ("reads", f"{size}, {channels} channel(s), {about['dtype']}, scans of another shape: {fit}"),
+        ("resampled", about["interpolation"]),
         ("pixels", f"(x - {_numbers(about['mean'])}) / {_numbers(about['std'])} of display values from 0 to 1"),
         ("outputs", about["outputs"] + ("" if about["outputs"] == "numbers" else each)),
         ("scores are in", about["output"]),
