@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,7 @@ def _json(path: Path) -> dict[str, Any]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Transformers reports on what it loads by its logger and a bar; here the report is looked at instead."""
-    from transformers.utils import logging as reports
-
+    reports: Any = import_module("transformers.utils.logging")
     log, bar = logging.getLogger("transformers"), reports.is_progress_bar_enabled()
     level = log.level
     log.setLevel(logging.CRITICAL)
