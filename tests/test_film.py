@@ -115,7 +115,12 @@ def test_a_model_of_ones_own_gets_the_check_with_its_reference(tmp_path: Path) -
     known = OutOfDistribution.fit(classifier, scans(500))
     assert not known.chest
     known.save(tmp_path / "clean.safetensors")
-    classifier.reference = tmp_path / "clean.safetensors"
+    with pytest.raises(ModelError, match="no reference"):
+        load_classifier(Means(), classes=["a", "b"], reference=tmp_path / "none.safetensors")
+    loaded = load_classifier(Means(), classes=["a", "b"], reference=tmp_path / "clean.safetensors")
+    assert loaded.reference == tmp_path / "clean.safetensors"
+    assert load_classifier(Means(), classes=["a", "b"]).reference is None
+    classifier.reference = loaded.reference
     assert doubts(scans(1, seed=7)[0], classifier) == ()
     # It reads no chest films, so nothing is said of how a scan lies; only that this one is far from all it knows.
     assert "has seen nothing like this scan" in doubts(Scan(torch.ones(1, 8, 8)), classifier)[0]

@@ -219,7 +219,7 @@ class Classifier:
         self.alone = alone
         self.notices = tuple(notices)
         self.reference: Path | None = None
-        """A file of clean scans' features that :class:`lucency.checks.out_of_distribution.OutOfDistribution` wrote."""
+        """Features of clean scans, as :class:`~lucency.checks.out_of_distribution.OutOfDistribution` saves them."""
         self._buffers = Buffers(module)
 
     def __repr__(self) -> str:

@@ -71,6 +71,7 @@ def load_classifier(
     reduce: Reduce | None = None,
     extra_inputs: ExtraInputs | None = None,
     weights: str | Path | None = None,
+    reference: str | Path | None = None,
     trust: bool = False,
 ) -> Classifier:
     """A classifier from a network, a name, a file or a function.
@@ -100,6 +101,8 @@ def load_classifier(
             the map, or an array ``[*space]`` that weighs a region, such as a mask. A segmentation needs one.
         extra_inputs: what the model reads beside the scan, see :data:`~lucency.classifier.base.ExtraInputs`.
         weights: a safetensors file of trained weights for a named architecture (``"timm:resnet18"``).
+        reference: features of clean scans, against which scans are checked before they are explained; the file that
+            :meth:`lucency.checks.out_of_distribution.OutOfDistribution.save` wrote.
         trust: open a file that can act on this machine when it is loaded or runs (TorchScript, ``.pt2``).
 
     Raises:
@@ -125,9 +128,19 @@ def load_classifier(
     said = {option: value for option, value in options.items() if value is not None}
     _sensible({**DEFAULTS, **said})
     if isinstance(source, Classifier):
-        if said or classes is not None or weights is not None:
+        if said or any(option is not None for option in (classes, weights, reference)):
             raise ModelError(f"{source.name} is loaded already; give what is to be known of it when it is loaded.")
         return source
+    if reference is not None and not Path(reference).is_file():
+        raise ModelError(f"There is no reference {reference}; OutOfDistribution.fit(...).save(path) writes one.")
+    classifier = _loaded(source, classes, said, weights, trust)
+    classifier.reference = None if reference is None else Path(reference)
+    return classifier
+
+
+def _loaded(
+    source: Any, classes: Sequence[str] | None, said: dict[str, Any], weights: str | Path | None, trust: bool
+) -> Classifier:
     if isinstance(source, type):
         raise ModelError(f"{source.__name__} is a class; hand over a trained instance of it.")
     if isinstance(source, torch.export.ExportedProgram):

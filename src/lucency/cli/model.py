@@ -10,7 +10,7 @@ from lucency.classifier import Classifier
 from lucency.classifier.loading import DEFAULTS, load_classifier
 from lucency.errors import ModelError
 
-ABOUT = ("model", "weights", "classes", *DEFAULTS)
+ABOUT = ("model", "weights", "reference", "classes", *DEFAULTS)
 """What a description may hold: the keyword arguments of :func:`lucency.load_classifier`, but never its trust."""
 
 
@@ -60,6 +60,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _load(source: str, about: dict[str, Any], path: Path, trust: bool) -> Classifier:
     try:
+        if "reference" in about:
+            about["reference"] = path.parent / str(about["reference"])
         return load_classifier(source, trust=trust, **about)
     except (ValueError, TypeError) as error:
         raise ModelError(f"{path} does not describe a model ({error}); it may hold {', '.join(ABOUT)}.") from error

@@ -16,7 +16,7 @@ from lucency.scan import Scan
 
 SIZE = 64
 """Pixels along each side of what :class:`UprightNet` reads."""
-FILM = 1.0
+FILM = 0.0
 """Logit below which a film, however it is turned, is not taken for a frontal chest film."""
 PLAIN = 0.02
 """Share of the film's range below which a row or a column at its border is plain."""
