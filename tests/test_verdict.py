@@ -280,7 +280,7 @@ def test_doubts_are_said() -> None:
     good = judge(said(np.eye(8), np.zeros((8, 8)), facts={"out-of-distribution evidence": 0.0}), sanity=True)
     assert "passes" in good.text
     low = judge(said(np.eye(8), np.zeros((8, 8)), probabilities={"effusion": 0.2}))
-    assert "does not call this scan effusion" in low.text
+    assert "effusion, which the model does not call (probability 20 %)" in low.headline
 
 
 def test_error_bars_come_from_moved_copies() -> None:
@@ -342,3 +342,13 @@ def test_shares_are_not_more_exact_than_they_are() -> None:
     assert [percent(p) for p in (0.0, 0.0004, 0.034, 0.5, 0.982, 0.9996, 1.0)] == [
         "0.0 %", "below 0.1 %", "3.4 %", "50 %", "98.2 %", "above 99.9 %", "100.0 %",
     ]  # fmt: skip
+
+
+def test_evidence_all_over_has_no_one_place(phantom: Phantom) -> None:
+    heatmap = np.full(phantom.image.shape, 0.4)
+    heatmap[100:104, 60:64] = 1
+    verdict = judge(said(heatmap, phantom.image))
+    assert verdict.headline.startswith(
+        "The evidence for effusion (probability 97.0 %) is spread; the maximum lies at the "
+    )
+    assert "lies outside the lungs" in verdict.text

@@ -28,6 +28,8 @@ REGION = 0.5
 LEVELS = ((5.0, "repeatable"), (3.0, "fairly repeatable"), (2.0, "hardly repeatable"), (-np.inf, "not repeatable"))
 """What a peak of so many standard errors is called."""
 MAINLY = 0.5
+SPREAD = 0.15
+"""Share of the evidence at the place of the maximum below which there is no one place."""
 ELSEWHERE = 19
 """At how many other places the shape of the strongest region is hidden for comparison."""
 FEWEST = 5
@@ -48,6 +50,7 @@ class Verdict:
     Attributes:
         target: the class.
         probability: of it, on the clean scan.
+        called: whether that is the model's answer: one half or more, or the most probable of exclusive classes.
         watched: what was watched, when that is not the class: a unit of a layer.
         method: the title of the method.
         locates: whether maps of this method show where the evidence for a class lies, as far as is known.
@@ -74,6 +77,7 @@ class Verdict:
 
     target: str
     probability: float
+    called: bool
     watched: str
     method: str
     locates: bool
@@ -129,9 +133,9 @@ class Verdict:
         if not self.evidence:
             return (*self.doubts, *self.warnings)
         said = [*self.doubts[1:], *self.warnings]
-        if self._named:
-            said += [*self._others, *self._reliable]
-        return (*said, *self._checks, *self._unknown)
+        if not self._named:
+            return (*said, *self._checks)
+        return (*said, *self._others, *self._reliable, *self._checks, *self._unknown)
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers and the words as plain JSON values."""
@@ -149,7 +153,8 @@ class Verdict:
     def _about(self) -> str:
         if self.watched:
             return self.watched
-        return f"{self.target} (probability {percent(self.probability)})"
+        known = self.target if self.called else f"{self.target}, which the model does not call"
+        return f"{known} (probability {percent(self.probability)})"
 
     @property
     def _at(self) -> str:
@@ -163,6 +168,9 @@ class Verdict:
             return f"Around {self._at}: the strongest evidence for {self._about}."
         place = self.place.removeprefix("the ")
         share = self.shares[self.place]
+        if share < SPREAD:
+            where = f"the maximum lies {_at(self.place)}, {percent(share)} of all"
+            return f"The evidence for {self._about} is spread; {where}."
         how = "most of the evidence" if share >= MAINLY else "the strongest evidence"
         return f"{place[0].upper()}{place[1:]}: {how} for {self._about}, {percent(share)} of all."
 
@@ -188,7 +196,7 @@ class Verdict:
     def _others(self) -> list[str]:
         if not self.place:
             return []
-        others = [f"{percent(s)} lies at {p}" for p, s in self.shares.items() if p != self.place and s >= 0.15]
+        others = [f"{percent(s)} lies {_at(p)}" for p, s in self.shares.items() if p != self.place and s >= 0.15]
         also = f"; {' and '.join(others[:2])}" if others else ""
         return [f"The maximum is at {self._at}{also}."]
 
@@ -293,6 +301,7 @@ def judge(
     return Verdict(
         target=explanation.target,
         probability=explanation.probability,
+        called=_called(explanation),
         watched=str(question["label"]) if str(question["watch"]).startswith("layer") else "",
         method=str(about["method"]["title"]),
         locates=locates,
@@ -317,6 +326,10 @@ def judge(
         doubts=tuple(doubts),
         warnings=tuple(_warnings(explanation, named, place, shares)),
     )
+
+
+def _at(place: str) -> str:
+    return place if place.startswith("outside") else f"at {place}"
 
 
 def strongest(heatmap: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -408,8 +421,6 @@ def _warnings(explanation: Explanation, named: bool, place: str, shares: Mapping
     found = []
     if not explanation.complete:
         found.append(STOPPED)
-    if explanation.heatmap.max() > 0 and not _called(explanation):
-        found.append(f"The model does not call this scan {explanation.target}.")
     outside = sum(share for name, share in shares.items() if name.endswith("outside the lungs"))
     if outside >= ASTRAY:
         found.append(

@@ -48,7 +48,7 @@ class Place:
             "mid zone": "the mid zone of the patient's {} lung",
             "apex": "the apex of the patient's {} lung",
             "heart and mediastinum": "the heart and mediastinum",
-            "outside the lungs": "a place outside the lungs",
+            "outside the lungs": "outside the lungs",
         }
         return said[self.zone].format(self.side)
 
