@@ -207,9 +207,7 @@ def test_the_shape_at_other_places_is_the_same_shape() -> None:
     assert len({tuple(copy.flatten().tolist()) for copy in copies}) > 15
     for copy in copies:
         assert copy.sum() == shape.sum()
-        assert (copy * shape).sum() <= 0.25 * shape.sum()
         assert (copy * allowed).sum() >= 0.9 * shape.sum()
-    assert not len(moved(torch.ones(8, 8), None))
     assert moved(torch.eye(5)[None].expand(4, 5, 5) * torch.tensor([0, 1.0, 0, 0])[:, None, None], None).shape[1:] == (
         4,
         5,

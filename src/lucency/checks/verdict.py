@@ -34,8 +34,6 @@ ELSEWHERE = 19
 """At how many other places the shape of the strongest region is hidden for comparison."""
 FEWEST = 5
 """Places below which nothing is said of how the region compares."""
-OVERLAP = 0.25
-"""Share of the strongest region that another place of its shape may cover."""
 HARDLY = 0.05
 """Share of the probability below which a fall is none."""
 STOPPED = "The method was stopped before its end."
@@ -184,7 +182,7 @@ class Verdict:
             return f"With that region hidden the probability {kept} ({percent(self.without)}): no single place decides."
         said = f"With that region hidden the probability is {percent(self.without)}"
         if len(self.elsewhere) < FEWEST:
-            return f"{said}, but it takes {percent(self.area)} of the scan, too much to compare with other places."
+            return f"{said}, but its shape fits nowhere else, so that it cannot be compared with other places."
         same = sum(p <= self.without for p in self.elsewhere)
         with_others = f"with the same shape hidden at {len(self.elsewhere)} other places it is "
         with_others += percent(float(np.mean(self.elsewhere)))
@@ -351,10 +349,11 @@ def percent(share: float) -> str:
 
 
 def moved(shape: Tensor, allowed: Tensor | None, count: int = ELSEWHERE, seed: int = 0) -> Tensor:
-    """A soft mask ``[*grid]`` at other places, as it is and mirrored: ``[at most count, *grid]``.
+    """A soft mask ``[*grid]`` at places drawn by chance, as it is or mirrored: ``[at most count, *grid]``.
 
-    Each copy lies wholly on the grid, covers at most :data:`OVERLAP` of the mask itself, and as much of ``allowed``
-    ``[*grid]`` as the mask does, within a tenth of the mask.
+    Each copy lies wholly on the grid, and as much of it on ``allowed`` ``[*grid]`` as of the mask, within a tenth of
+    it. It may overlap the mask: only then does a region that was itself put somewhere by chance come first of all
+    places one time in ``count + 1``, whatever its size.
     """
     rng = np.random.default_rng(seed)
     inside = torch.nonzero(shape > 0)
@@ -370,8 +369,7 @@ def moved(shape: Tensor, allowed: Tensor | None, count: int = ELSEWHERE, seed: i
         copy = torch.zeros_like(shape)
         at = tuple(slice(a, a + p) for a, p in zip(start, piece.shape, strict=True))
         copy[at] = piece.flip(-1) if rng.random() < 0.5 else piece
-        apart = float((copy * shape).sum()) <= OVERLAP * float((shape * shape).sum())
-        if apart and (allowed is None or float((copy * allowed).sum()) >= least):
+        if allowed is None or float((copy * allowed).sum()) >= least:
             found.append(copy)
     return torch.stack(found) if found else shape.new_zeros(0, *shape.shape)
 
