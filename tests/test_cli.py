@@ -510,3 +510,25 @@ def test_a_scan_is_read_as_the_options_say(lucency: Any, model: str, scan: str, 
         code, _, error = lucency(*ask, *words)
         assert code == 2
         assert says in " ".join(error.split())
+
+
+def test_a_film_in_doubt_is_doubted_before_its_map_and_no_side_is_named(
+    lucency: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = Image.open(str(files("lucency.phantom") / "demo.png"))
+    pixels = np.asarray(demo)
+    Image.fromarray((pixels.max() - pixels).astype(pixels.dtype)).save(tmp_path / "negative.png")
+    told_at: list[str] = []
+    monkeypatch.setattr("lucency.cli.console.tell", told_at.append)
+    monkeypatch.setattr("lucency.cli.console.Bar.step", lambda self, step: told_at.append("step"))
+    arguments = ["explain", str(tmp_path / "negative.png"), "--model", "lucency:phantom", "--target", "effusion"]
+    code, out, _ = lucency(*arguments, "--method", "gradcam", "--json")
+    assert code == 0
+    assert "seems to be a negative" in told_at[0]
+    assert told_at[1] == "step"
+    record = json.loads(out)
+    assert record["verdict"]["headline"].startswith(
+        "No place is named, because the film is in doubt. The film seems to"
+    )
+    assert (record["verdict"]["side"], record["verdict"]["zone"]) == ("", "")
+    assert record["notices"][0] == record["verdict"]["doubts"][0]

@@ -239,7 +239,8 @@ class Explainer:
         if not self._open:
             return how, "asked for"
         # What the trust table recommends for the shipped models, which read chest films.
-        if isinstance(how, Occlusion) and self.known is not None and len(scan.pixels) == 1 and len(scan.shape) == 2:
+        shipped = self.known is not None and self.classifier.reference is None
+        if isinstance(how, Occlusion) and shipped and len(scan.pixels) == 1 and len(scan.shape) == 2:
             return replace(how, removal=Healthy()), "nearest to the truth of what was measured for this model"
         return how, "the default of the method"
 
@@ -267,6 +268,8 @@ class Run:
         self._on_progress = on_progress or (lambda share, doing: None)
         self._recorded: list[Step] | None = [] if record else None
         self._doubter = None if explainer.known is None else Doubter(explainer.known)
+        self.doubts: tuple[str, ...] = ()
+        """Why the film cannot be what the model reads, one sentence each; known from the first step on."""
         self._attribution: Attribution | None = None
         self._explanation: Explanation | None = None
         self._steps = self._run()
@@ -281,6 +284,7 @@ class Run:
     def _run(self) -> Generator[Step]:
         explainer = self._explainer
         with explainer._turn():
+            self.doubts = self._doubted()
             self._attribution = run = Attribution(
                 self.scan,
                 explainer.engine,
@@ -299,6 +303,10 @@ class Run:
                     yield step
             finally:
                 run.close()
+
+    @undisturbed()
+    def _doubted(self) -> tuple[str, ...]:
+        return doubts(self.scan, self._explainer.classifier)
 
     @property
     def question(self) -> Question | None:
@@ -339,7 +347,6 @@ class Run:
             )
         if self._doubter is not None:
             found = self._doubter.noted(found)
-        doubted = doubts(scan, engine.classifier)
         question = attribution.question
         sanity = known_result(engine.classifier, method, target=question.target, watch=question.watch)
         if explainer.sanity and sanity is None and not attribution.cancelled:
@@ -351,7 +358,7 @@ class Run:
         found = replace(
             found,
             provenance=provenance,
-            notices=(*doubted, *scan.notices, *engine.classifier.notices),
+            notices=(*self.doubts, *scan.notices, *engine.classifier.notices),
             steps=tuple(self._recorded or ()),
         )
         verdict = judge(
@@ -360,7 +367,7 @@ class Run:
             engine=engine,
             removal=method.removal or Blur(),
             sanity=None if sanity is None else sanity.passes,
-            doubts=doubted,
+            doubts=self.doubts,
         )
         return replace(found, verdict=verdict.as_dict())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -115,7 +116,7 @@ def explain(
     explanation.lucency. Ctrl-C stops after the current step and keeps the map so far.
     """
     from lucency import Explainer
-    from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress
+    from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress, tell
     from lucency.cli.film import read
     from lucency.cli.model import classifier_named
     from lucency.privacy import shown_command
@@ -145,7 +146,14 @@ def explain(
             if recorder is not None:
                 recorder(step)
 
-        explanation = explainer(picture, target, on_step=on_step, on_progress=bar.share, cancel=cancelled)
+        run = explainer.steps(picture, target, on_progress=bar.share, cancel=cancelled)
+        with closing(run):
+            for number, step in enumerate(run):
+                # A film in doubt is doubted before anybody waits for its map.
+                for doubt in run.doubts if number == 0 else ():
+                    tell(f"Note: {doubt}")
+                on_step(step)
+        explanation = run.explanation
         if anonymous:
             explanation = explanation.anonymous()
         files = []
@@ -227,11 +235,12 @@ def sentences(explanation: Explanation, files: list[Path]) -> list[Text]:
     cost = f"{about['evaluations']} evaluations"
     if about["gradients"]:
         cost += f", {about['gradients']} gradients"
-    where = "Nothing reacted" if explanation.peak is None else f"Strongest evidence at {place_of(explanation.peak)}"
+    where = "Nothing reacted" if explanation.peak is None else f"Maximum of the map at {place_of(explanation.peak)}"
     how = about["method"]["title"]
     if removal := about.get("removal"):
         how += f" with removal {removal['name']}, {removal['reason']}"
-    lines = [line(f"Note: {notice}") for notice in explanation.notices]
+    said = explanation.verdict.get("doubts", ())
+    lines = [line(f"Note: {notice}") for notice in explanation.notices if notice not in said]
     lines += [
         line((explanation.target, "bold"), f": probability {explanation.probability:.3f} ({about['model']['name']})"),
         line(f"{where} ({how}; {cost}; {about['seconds']:.1f} s)"),
