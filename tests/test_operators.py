@@ -121,6 +121,46 @@ class Split(nn.Module):
         return torch.cat([a, self.conv(b)], dim=1)
 
 
+class Gated(nn.Module):
+    """Squeeze and excitation: windows end here, and the rest is whole."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.conv = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        self.one, self.two = nn.Conv2d(WIDTH, 4, 1), nn.Conv2d(4, WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.silu(self.conv(x), inplace=True)
+        gate = torch.sigmoid(self.two(F.relu(self.one(F.adaptive_avg_pool2d(y, 1)))))
+        return x + (gate * y if self.first else y * gate)
+
+
+class Attention(nn.Module):
+    """A map as a row of tokens, and back: windows end here too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.adaptive_avg_pool2d(x, 8)
+        b, c, h, w = x.shape
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = tokens + self.attend(tokens, tokens, tokens, need_weights=False)[0]
+        return tokens.transpose(1, 2).reshape(b, c, h, w)
+
+
+WHOLE: dict[str, Callable[[], nn.Module]] = {
+    "gate": lambda: Gated(False),
+    "gate in front": lambda: Gated(True),
+    "group norm": lambda: nn.GroupNorm(2, WIDTH),
+    "attention": Attention,
+    "reflecting": lambda: nn.Conv2d(WIDTH, WIDTH, 3, padding=1, padding_mode="reflect"),
+    "bilinear": lambda: nn.Upsample(scale_factor=1.5, mode="bilinear"),
+}
+
+
 def conv(kernel: int, stride: int = 1, padding: int | str = 0, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
     return nn.Conv2d(WIDTH, WIDTH, kernel, stride, padding, dilation, groups)
 
@@ -217,7 +257,7 @@ class Stack(nn.Module):
     def __init__(self, pieces: list[str], head: str) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, WIDTH, 3, padding=1)
-        self.pieces = nn.ModuleList(PIECES[name]() for name in pieces)
+        self.pieces = nn.ModuleList({**PIECES, **WHOLE}[name]() for name in pieces)
         self.pool = HEADS[head]()
         self.head = nn.Linear(WIDTH, 3)
         for module in self.modules():
@@ -272,6 +312,12 @@ def test_each_alone(name: str) -> None:
     assert [n for n in before if n not in plan.windows] == []
 
 
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_mixes_the_whole_map_ends_the_windows(name: str) -> None:
+    torch.manual_seed(len(name))
+    check(Stack(["convolution", name, "ConvNeXt", "sum", "SiLU"], "mean"), (33, 38), (4, 4))
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_each_head(head: str) -> None:
     torch.manual_seed(1)
@@ -285,6 +331,8 @@ def test_drawn(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(seed)
     monkeypatch.setattr(scorer, "WHOLE_FROM", (draw.choice([0.3, 0.8, 1.5]),))
     pieces = draw.sample(list(PIECES), draw.randint(2, 6))
+    if draw.random() < 0.5:
+        pieces.insert(draw.randrange(len(pieces)), draw.choice(list(WHOLE)))
     net = Stack(pieces, draw.choice(list(HEADS)))
     size = (draw.randint(61, 83), draw.randint(61, 83))
     check(net, size, (draw.randint(1, 11), draw.randint(1, 11)))

@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from lucency.engine.folding import overwrites
-from lucency.engine.operators.base import FIRST, Axes, Operator, Site, find, kept, maps
+from lucency.engine.operators.base import FIRST, Axes, Operator, Site, Unknown, find, kept, maps
 from lucency.engine.operators.joining import Joint, link
 from lucency.engine.operators.sliding import Sliding
 from lucency.engine.windows import Group, Pair, Place, Scale, put
@@ -138,6 +138,8 @@ class Incremental:
             return
         constant = {n: self.clean[n] for n in node.all_input_nodes if n in self.constant}
         found = find(Site(node, self.clean, self.axes, self.scale), self.modules, constant)
+        if found is None and node not in self.constant and isinstance(clean, Tensor) and clean.ndim == 4:
+            found = Unknown(self._products(node))
         if found is None or (found.axes is not None and not isinstance(clean, Tensor)):
             return
         self.operators[node] = found
@@ -175,7 +177,7 @@ class Incremental:
                     sizes[node] = size
                 continue
             how = self.operators.get(node)
-            if how is None or how.axes is None or any(s not in sizes for s in how.sources):
+            if how is None or how.axes is None or how.whole or any(s not in sizes for s in how.sources):
                 continue
             h, w = how.largest((max(sizes[s][0] for s in how.sources), max(sizes[s][1] for s in how.sources)))
             height, width = self.map(node).shape[2:]
@@ -200,10 +202,12 @@ class Incremental:
             _, channels, height, width = self.map(node).shape
             numbers = float(channels * (height * width if size is None else size[0] * size[1]))
             return numbers * how.products, numbers
+        return float(clean.numel()) * self._products(node), 0.0
+
+    def _products(self, node: fx.Node) -> float:
+        """Multiplications of a module for each number that it gives."""
         module = self.modules[str(node.target)] if node.op == "call_module" else None
-        weight = module.weight if isinstance(module, nn.Linear | nn.Conv2d) else None
-        numbers = float(clean.numel())
-        return numbers * (0 if weight is None else weight[0].numel()), numbers if clean.ndim == 4 else 0.0
+        return float(module.weight[0].numel()) if isinstance(module, nn.Linear | nn.Conv2d) else 0.0
 
     def layers_on_windows(self, plan: Plan) -> Pair:
         """How many convolutions and linear layers a plan computes on windows, and how many there are."""
@@ -278,13 +282,13 @@ class _Run:
             if node.op == "placeholder":
                 self.values[node] = x.contiguous(memory_format=torch.channels_last)
             elif node.op == "output":
-                return fx.node.map_arg(node.args[0], self._value), features
+                return fx.node.map_arg(node.args[0], self.value), features
             elif node in net.constant:
                 self.values[node] = net.clean[node]
             else:
                 self.values[node] = self._step(node)
             if node.op == "call_module" and node.target in net.layers:
-                features[str(node.target)] = self._value(node)
+                features[str(node.target)] = self.value(node)
             for done in net.dies.get(node, []):
                 del self.values[done]
         raise AssertionError("a traced graph ends in an output")
@@ -297,11 +301,7 @@ class _Run:
         return value if how.axes is None or self.windowed(node) else kept(value, how.axes)
 
     def _call(self, node: fx.Node) -> Any:
-        return self.net.call(node, fx.node.map_arg(node.args, self._value), fx.node.map_arg(node.kwargs, self._value))
-
-    def _value(self, node: fx.Node) -> Any:
-        """What the network has at a node, for the whole batch."""
-        return kept(self.whole(node), self.net.axes[node]) if self.windowed(node) else self.values[node]
+        return self.net.call(node, fx.node.map_arg(node.args, self.value), fx.node.map_arg(node.kwargs, self.value))
 
     # -- what operators ask for; described in operators.base.Running ------------------------------------------------
 
@@ -319,6 +319,9 @@ class _Run:
         axes = self.net.operators[node].axes
         value: Tensor = self._call(node)
         return value if axes is None else maps(value, axes)
+
+    def value(self, node: fx.Node) -> Any:
+        return kept(self.whole(node), self.net.axes[node]) if self.windowed(node) else self.values[node]
 
     def mine(self, node: fx.Node) -> bool:
         how = self.net.operators.get(node)

@@ -110,6 +110,9 @@ class Running(Protocol):
     def whole(self, node: fx.Node) -> Tensor:
         """The whole maps ``[B, C, H, W]``."""
 
+    def value(self, node: fx.Node) -> Any:
+        """What the network has at a node, for the whole batch."""
+
     def mine(self, node: fx.Node) -> bool:
         """Whether the value of a node may be overwritten: it was made for this batch, and nobody else looks at it."""
 
@@ -130,6 +133,7 @@ class Operator:
         outside: what it reads outside of a map, where it looks there.
         fresh: it gives memory of its own.
         pixelwise: a pixel depends on the pixels at its own place alone.
+        whole: it is never computed on windows.
         products: multiplications for each number that it gives.
     """
 
@@ -137,6 +141,7 @@ class Operator:
     outside: float | None = None
     fresh: bool = True
     pixelwise: bool = False
+    whole: bool = False
     products: float = 0.0
 
     def __init__(self, site: Site, sources: Sequence[fx.Node]) -> None:
@@ -179,6 +184,22 @@ class Operator:
     def _free(self, mine: Sequence[bool]) -> Sequence[bool]:
         # The same map read twice is not free for either.
         return mine if len(set(self.sources)) == len(self.sources) else [False] * len(mine)
+
+
+class Unknown(Operator):
+    """Whatever else gives a map. It gets whole maps, and from there on everything has changed everywhere."""
+
+    whole = True
+    fresh = False
+
+    def __init__(self, products: float) -> None:
+        self.products = products
+        self.sources = []
+        self.axes = FIRST
+        self.scale = (1, 1)
+
+    def run(self, running: Running, node: fx.Node) -> Tensor:
+        return running.called(node)
 
 
 Entry = Callable[..., Operator | None]

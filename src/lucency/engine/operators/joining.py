@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lucency.engine.operators.base import Operator, Running, Site, function, named
+from lucency.engine.operators.base import FIRST, Operator, Running, Site, function, maps, named
 from lucency.engine.operators.pixelwise import with_constant
 from lucency.engine.windows import put
 
@@ -35,6 +35,28 @@ class Joint(Operator):
     def compute(self, inputs: Sequence[Tensor], free: Sequence[bool]) -> Tensor:
         out = next((x for x, mine, wide in zip(inputs, free, self.wide, strict=True) if mine and wide), None)
         return self.work(*inputs, out=out)
+
+
+class Gate(Operator):
+    """A product of a map with one number for each channel that depends on the whole scan, as in squeeze-and-excitation.
+
+    Args:
+        site: where it is called.
+        source: the node whose map it reads.
+        gate: the node that gives ``[B, C, 1, 1]``.
+    """
+
+    whole = True
+
+    def __init__(self, site: Site, source: fx.Node, gate: fx.Node) -> None:
+        super().__init__(site, [source])
+        self.gate = gate
+
+    def run(self, running: Running, node: fx.Node) -> Tensor:
+        (source,) = self.sources
+        gate: Tensor = maps(running.value(self.gate), FIRST if self.axes is None else self.axes)
+        x = running.whole(source)
+        return x.mul_(gate) if running.windowed(source) or running.mine(source) else x * gate
 
 
 def joint(site: Site, one: Any, other: Any, work: Callable[..., Tensor]) -> Operator | None:
@@ -64,7 +86,18 @@ def subtract_from(site: Site, input: Any, other: Any, alpha: float = 1) -> Opera
 
 @function(operator.mul, operator.imul, *named("mul", "multiply"))
 def multiply(site: Site, input: Any, other: Any) -> Operator | None:
+    for source, gate in ((input, other), (other, input)):
+        if site.is_map(source) and is_gate(site, source, gate):
+            return Gate(site, source, gate)
     return joint(site, input, other, torch.mul)
+
+
+def is_gate(site: Site, source: fx.Node, gate: Any) -> bool:
+    """Whether a node gives one number for each channel of a map."""
+    if not isinstance(gate, fx.Node) or not isinstance(site.clean[gate], Tensor) or site.clean[gate].ndim != 4:
+        return False
+    shape = maps(site.clean[gate], site.axes[source]).shape
+    return tuple(shape[2:]) == (1, 1) and shape[1] == site.size(source)[0] and site.size(source)[1:] != (1, 1)
 
 
 @function(operator.truediv, operator.itruediv, *named("div", "divide", "true_divide"))

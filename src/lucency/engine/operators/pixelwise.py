@@ -85,7 +85,7 @@ def in_place(site: Site, input: fx.Node, inplace: bool = False) -> Operator:
 
 
 @module(
-    nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.Mish, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Hardtanh,
+    nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.Mish, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Hardtanh,
     nn.Tanhshrink, nn.Hardshrink, nn.Softshrink, nn.Threshold, Bounded,
 )  # fmt: skip
 def activation_module(site: Site, called: nn.Module, input: fx.Node) -> Operator:
@@ -94,7 +94,7 @@ def activation_module(site: Site, called: nn.Module, input: fx.Node) -> Operator
 
 @function(
     *named(
-        "leaky_relu", "elu", "celu", "selu", "gelu", "mish", "softplus", "softsign", "logsigmoid", "hardtanh",
+        "leaky_relu", "elu", "celu", "selu", "mish", "softplus", "softsign", "logsigmoid", "hardtanh",
         "tanhshrink", "hardshrink", "softshrink", "threshold", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt",
         "square", "neg", "reciprocal", "erf", "sin", "cos", "sign", "clamp", "clip", "clamp_min", "clamp_max",
     ),
@@ -107,6 +107,18 @@ def activation(site: Site, input: fx.Node, *args: Any, **kwargs: Any) -> Operato
     args, kwargs = tuple(a for a in args if not isinstance(a, bool)), {k: kwargs[k] for k in kwargs if k != "inplace"}
     work = site.work
     return Pixelwise(site, input, lambda x: work(x, *args, **kwargs))
+
+
+@module(nn.GELU)
+def gelu_module(site: Site, called: nn.GELU, input: fx.Node) -> Operator | None:
+    return gelu(site, input, called.approximate)
+
+
+@function(*named("gelu"))
+def gelu(site: Site, input: fx.Node, approximate: str = "none") -> Operator:
+    return InPlace(
+        site, input, lambda x: F.gelu(x, approximate=approximate), lambda x: ATEN.gelu_(x, approximate=approximate)
+    )
 
 
 @module(nn.PReLU)
