@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-LIMIT_S, LIMIT_MIB = 22.0, 2048
+LIMIT_S = 22.0
+LIMIT_MIB = 2048 + 1024
+"""2 GiB, and the largest scan that is read: 2**28 pixels of 4 bytes."""
 
 
 def batch(seconds: float, seed: int, first: int) -> None:

@@ -143,6 +143,12 @@ def test_strips_that_inflate_without_end(tmp_path: Path) -> None:
     refused(tmp_path / "x.tif", "more than .* MiB to decode|cannot be decoded|same value")
 
 
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_pictures_without_rows(tmp_path: Path, bits: int) -> None:
+    (tmp_path / "x.tif").write_bytes(files.tiff_of(8, 0, bits, pixels=bytes(256)))
+    refused(tmp_path / "x.tif", "damaged|has shape")
+
+
 def test_directories_that_go_round(tmp_path: Path) -> None:
     (tmp_path / "x.tif").write_bytes(files.tiff_loop())
     with soon():

@@ -110,6 +110,8 @@ def made(
 
 def span(values: NDArray[Any]) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
     """The smallest and the largest value as black and white, for files whose numbers have no depth; 0 to 1 as it is."""
+    if not values.size:
+        return None, ()
     low, high = float(values.min()), float(values.max())
     if (low >= 0 and high <= 1) or not low < high:
         return None, ()

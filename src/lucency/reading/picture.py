@@ -75,7 +75,8 @@ def read_picture(
         frame_index(path, None, None if facts["frames"] == samples.SEVERAL else facts["frames"], what)
     if header.deeper:
         facts["notices"].append(samples.EIGHT_OF_SIXTEEN.partition(";")[0])
-    return _scan(values, facts, str(path), value_range)
+    with decoding(path, kind):
+        return _scan(values, facts, str(path), value_range)
 
 
 def from_image(image: Image.Image, value_range: tuple[float, float] | None = None) -> Scan:
