@@ -1,6 +1,7 @@
 # make demo   explain the shipped X-ray with the shipped model; leaves pictures and a report in out/demo
 # make test   run the whole suite
 # make lint   ruff and mypy
+# make fuzz   ten minutes of hostile files, names, kills and full disks
 # make docs   build the documentation into site/
 # make bench  occlusion against Captum and MONAI, how soon a map is useful, how many evaluations methods need
 # make lock   pin the dependencies anew (needed only after a change in pyproject.toml)
@@ -14,13 +15,16 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint docs bench lock clean env-demo env-test env-docs
+.PHONY: demo test fuzz lint docs bench lock clean env-demo env-test env-docs
 
 demo: env-demo
 	$(RUN) -m lucency explain src/lucency/phantom/demo.png --model lucency:phantom --target effusion --out out/demo
 
 test: env-test
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --cov --cov-report=term:skip-covered
+
+fuzz: env-test
+	OMP_NUM_THREADS=1 $(RUN) tests/hostile/fuzz.py 600
 
 lint: env-test
 	$(RUN) -m ruff check .
