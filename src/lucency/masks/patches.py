@@ -1,8 +1,9 @@
-"""Sliding patches: every box of one size, at one stride, that covers the grid."""
+"""Sliding patches: every box of one size, at one stride, that covers the grid or a region of it."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,36 +23,56 @@ class Patches:
     Attributes:
         grid: size of the grid along each spatial axis.
         patch, stride: pixels along each spatial axis.
+        soft: standard deviation of the Gaussian by which a patch fades around its edge, in pixels; 0 = a sharp edge.
+        region: start and stop along each axis of what the patches cover; the whole grid when ``None``.
     """
 
     grid: tuple[int, ...]
     patch: tuple[int, ...]
     stride: tuple[int, ...]
+    soft: float = 0.0
+    region: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.grid) == len(self.patch) == len(self.stride):
             raise ParameterError(
                 f"Patch {self.patch} and stride {self.stride} must have {len(self.grid)} numbers, one for each axis."
             )
-        for n, p, s in zip(self.grid, self.patch, self.stride, strict=True):
+        if not 0 <= self.soft < math.inf:
+            raise ParameterError(f"The soft edge of a patch is a number of pixels, 0 or more, not {self.soft}.")
+        for (start, stop), p, s in zip(self.covered, self.patch, self.stride, strict=True):
+            n = stop - start
             if not 1 <= p <= n:
                 raise ParameterError(f"A patch of {p} pixels does not fit a grid of {n}; use 1 to {n}.")
             if not 1 <= s <= p:
                 raise ParameterError(f"A stride of {s} with patches of {p} leaves gaps; use 1 to {p}.")
 
+    @property
+    def covered(self) -> tuple[tuple[int, int], ...]:
+        """Start and stop along each axis of what the patches cover."""
+        return tuple((0, n) for n in self.grid) if self.region is None else self.region
+
     @cached_property
-    def boxes(self) -> Tensor:
-        """int64 ``[N, axes, 2]``: start and stop of each box, in row-major order."""
+    def cores(self) -> Tensor:
+        """int64 ``[N, axes, 2]``: start and stop of what each patch hides altogether, in row-major order."""
         spans = [
-            [(i * s, min(i * s + p, n)) for i in range(count)]
-            for n, p, s, count in zip(self.grid, self.patch, self.stride, self.counts, strict=True)
+            [(start + i * s, min(start + i * s + p, stop)) for i in range(count)]
+            for (start, stop), p, s, count in zip(self.covered, self.patch, self.stride, self.counts, strict=True)
         ]
         return torch.tensor(list(itertools.product(*spans)))
 
     @cached_property
+    def boxes(self) -> Tensor:
+        """int64 ``[N, axes, 2]``: start and stop of each patch with its soft edge, which ends after 3 ``soft``."""
+        edge = math.ceil(3 * self.soft)
+        boxes = self.cores + torch.tensor([-edge, edge])
+        return torch.minimum(boxes.clamp_min(0), torch.tensor(self.grid)[:, None])
+
+    @cached_property
     def counts(self) -> tuple[int, ...]:
         """Boxes along each axis."""
-        return tuple(-(-(n - p) // s) + 1 for n, p, s in zip(self.grid, self.patch, self.stride, strict=True))
+        spans = zip(self.covered, self.patch, self.stride, strict=True)
+        return tuple(-(-(stop - start - p) // s) + 1 for (start, stop), p, s in spans)
 
     @cached_property
     def places(self) -> Tensor:
@@ -76,13 +97,21 @@ class Patches:
         return len(self.boxes)
 
     def masks(self, which: Tensor, device: torch.device | None = None) -> Tensor:
-        """float32 ``[B, *grid]`` for the boxes ``which`` ``[B]``: 0 inside the box, 1 = kept."""
-        boxes = self.boxes[which].to(device)
-        inside = torch.ones((len(which),) + (1,) * len(self.grid), dtype=torch.bool, device=device)
+        """float32 ``[B, *grid]`` for the patches ``which`` ``[B]``: 0 = hidden, 1 = kept."""
+        hidden = torch.ones((len(which),) + (1,) * len(self.grid), device=device)
         for axis, n in enumerate(self.grid):
-            at = torch.arange(n, device=device)
-            within = (at >= boxes[:, axis, :1]) & (at < boxes[:, axis, 1:])
             shape = [len(which)] + [1] * len(self.grid)
             shape[axis + 1] = n
-            inside = inside & within.view(shape)
-        return (~inside).to(torch.float32)
+            hidden = hidden * self._profile(which, axis, device).view(shape)
+        return 1 - hidden
+
+    def _profile(self, which: Tensor, axis: int, device: torch.device | None) -> Tensor:
+        """How much of each pixel along an axis the patches hide, float32 ``[B, n]``, 0..1."""
+        (first, last), (start, stop) = (b[which, axis].to(device).T[:, :, None] for b in (self.cores, self.boxes))
+        at = torch.arange(self.grid[axis], device=device)
+        if not self.soft:
+            sharp: Tensor = (at >= first) & (at < last)
+            return sharp.to(torch.float32)
+        away = torch.maximum(first - at, at - (last - 1)).clamp_min(0)
+        fading: Tensor = torch.exp(-0.5 * (away / self.soft) ** 2) * ((at >= start) & (at < stop))
+        return fading

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 from torch import Tensor
 
 from lucency.asking import undisturbed
-from lucency.classifier import Question
+from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
 from lucency.masks import Superpixels
 from lucency.parameters import by_word, kinds, of_word, parts_of
@@ -145,6 +145,14 @@ class Method(ABC):
     def anytime(self) -> Self:
         """This method with its work ordered so that it can be stopped early: the first steps see the whole scan."""
         return self
+
+
+def other_classes(question: Question, classifier: Classifier) -> list[Question]:
+    """The same question about every other class; none where a feature map is watched."""
+    if question.layer is not None:
+        return []
+    names = enumerate(classifier.classes)
+    return [replace(question, target=i, name=name) for i, name in names if i != question.target]
 
 
 Steps = Callable[[Any, Scan, Question, Engine], Iterator[Step]]

@@ -26,8 +26,9 @@ from lucency.errors import QuestionError
 
 _CONVOLUTIONS = (torch.conv2d, torch.conv3d)
 _OF_TOKENS = (nn.Linear, nn.LayerNorm)
-MOST_EXTRA = 8
-"""Tokens that stand before those of the patches, at most: class, distillation and register tokens."""
+MOST_EXTRA = (8, 2)
+"""Tokens that stand before those of the patches, at most: class, distillation and register tokens; fewer where no
+convolution tells what the grid of the patches is."""
 
 Grid = tuple[int, ...]
 
@@ -143,7 +144,8 @@ def layout_of(tensor: Tensor, grid: Grid, cut: Grid | None) -> Layout | None:
         grids = [g for g in grids if math.prod(g) > 1]
     for i, g in enumerate(grids):
         # A net that halves its grid has no class token.
-        if 0 <= n - math.prod(g) <= (MOST_EXTRA if cut is None or i == 0 else 0):
+        most = MOST_EXTRA[cut is None] if cut is None or i == 0 else 0
+        if 0 <= n - math.prod(g) <= most:
             return Layout(g, n - math.prod(g), channels_last=True)
     return None
 

@@ -25,7 +25,7 @@ from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.designs import balanced_switches
 from lucency.masks.superpixels import Slic, Superpixels, painted, switched
-from lucency.methods.base import Fact, Facts, Method, Step
+from lucency.methods.base import Fact, Facts, Method, Step, other_classes
 from lucency.methods.sampling import growing
 from lucency.methods.stable import check_rule, expected_agreement
 from lucency.removal import Removal, SegmentMean, of_pieces
@@ -48,6 +48,7 @@ class Lime(Method):
         stability: stop as soon as the superpixels on top are expected to agree with those of another run to this
             degree (Jaccard index, 0..1); ``None`` makes all samples.
         top: how many superpixels have to agree.
+        all_classes: the same forward passes give a map of each other class too, by name beside the answer's.
     """
 
     name: ClassVar[str] = "lime"
@@ -64,6 +65,7 @@ class Lime(Method):
     alpha: float = 1.0
     stability: float | None = None
     top: int = 5
+    all_classes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,18 +78,20 @@ class Lime(Method):
 
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         labels = self.superpixels.labels(engine.classifier.prepare(scan)).to(engine.device)
-        probe = engine.open(scan, question, of_pieces(self.removal, labels))
+        others = other_classes(question, engine.classifier) if self.all_classes else []
+        probe = engine.open(scan, question, of_pieces(self.removal, labels), others)
         pieces = int(labels.max()) + 1
         switches = balanced_switches(self.samples - 1, pieces, engine.generator())
         on = torch.cat([torch.ones_like(switches[:1]), switches])
-        scores = probe.clean.new_empty(0)
+        every = probe.clean.new_empty((0, len(probe.questions)))
 
         def perturbed(on: Tensor) -> Tensor:
             return probe.removed(switched(labels, on))[0]
 
         for which in growing(self.samples, 2, probe.batch_size):
             batch = on[which]
-            scores = torch.cat([scores, probe.scores(switched(labels, batch))[:, 0]])
+            every = torch.cat([every, probe.scores(switched(labels, batch))])
+            scores = every[:, 0]
             fit = cache(partial(self._fit, on[: len(scores)], scores.cpu()))
             last = batch[-1:]
             # With fewer pairs than unknowns the fit goes through every point and knows nothing of its error.
@@ -105,6 +109,10 @@ class Lime(Method):
                 perturbed=partial(perturbed, last),
                 standard_error=partial(_map, labels, fit, "standard_error") if known else None,
                 point=(float(last.sum()), float(scores[-1])),
+                also={
+                    q.label: partial(_map, labels, partial(self._fit, on[: len(scores)], every[:, i].cpu()), "weights")
+                    for i, q in enumerate(others, 1)
+                },
                 facts=Facts(partial(_facts, fit)),
             )
             if stable:

@@ -9,11 +9,15 @@ convolutional layer that fires most on the clean scan reacts to the patch.
 
 An engine with a tolerance is asked about every second patch along each axis first, and about those in between where
 the answers around them differ by more than the tolerance.
+
+A patch may fade around its edge instead of ending sharply; then R is the mean weighted by how much of a pixel each
+patch hides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, Literal, Self
@@ -25,7 +29,7 @@ from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.masks import Patches
-from lucency.methods.base import Fact, Method, Step
+from lucency.methods.base import Fact, Method, Step, other_classes
 from lucency.methods.sampling import growing
 from lucency.removal import Constant, Removal, gaussian_blur
 from lucency.scan import Scan
@@ -49,6 +53,12 @@ class Occlusion(Method):
         removal: what stands in the patch.
         features: also watch the strongest feature map of the last convolutional layer, when there is a network.
         order: ``"raster"`` slides row by row; ``"spread"`` visits the whole scan coarsely first, then fills in.
+        soft: standard deviation of the Gaussian by which a patch fades around its edge, in grid pixels; 0 = sharp.
+        box: only patches inside this box of the scan, finely (a quarter of the patch apart when there is no
+            ``stride``): start and stop along each axis in pixels of the scan, ``(top, bottom, left, right)``. The map
+            is 0 elsewhere.
+        all_classes: the same forward passes give a map of each other class too, by name beside the answer's. An
+            engine's tolerance is kept for the answer's class.
     """
 
     name: ClassVar[str] = "occlusion"
@@ -61,20 +71,31 @@ class Occlusion(Method):
     removal: Removal = field(default_factory=Constant)
     features: bool = True
     order: Literal["raster", "spread"] = "raster"
+    soft: float = 0.0
+    box: Sequence[int] | None = None
+    all_classes: bool = False
 
     def anytime(self) -> Self:
         return replace(self, order="spread")
 
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         classifier = engine.classifier
-        patch = _pixels(self.patch, scan, classifier)
-        stride = tuple(max(1, p // 2) for p in patch) if self.stride is None else _pixels(self.stride, scan, classifier)
+        region = None if self.box is None else _on_grid(self.box, scan, classifier)
+        asked = _pixels(self.patch, scan, classifier)
+        patch = _clipped(asked, classifier.frame(scan).grid, region)
+        share = 2 if region is None else 4
+        stride = tuple(max(1, p // share) for p in patch)
+        if self.stride is not None:
+            stride = _pixels(self.stride, scan, classifier)
+            if patch != asked:
+                stride = tuple(map(min, stride, patch))
         also = []
         if self.features and classifier.module is not None and question.layer is None:
             last = classifier.layers(classifier.prepare(scan)[None].to(engine.device))[-1:]
             also = [Question.ask(classifier, scan, question.target, f"layer:{layer.name}") for layer in last]
-        probe = engine.open(scan, question, self.removal, also)
-        patches = Patches(probe.grid, patch, stride)
+        others = other_classes(question, classifier) if self.all_classes else []
+        probe = engine.open(scan, question, self.removal, [*also, *others])
+        patches = Patches(probe.grid, patch, stride, self.soft, region)
         # With a tolerance the first patches are the sample that the engine judges by.
         spread = self.order == "spread" or engine.tolerance is not None
 
@@ -91,9 +112,24 @@ class Occlusion(Method):
 
         falls = torch.zeros((1 + len(also), *probe.grid), device=probe.pixels.device)
         covered = torch.zeros(probe.grid, device=probe.pixels.device)
-        single = torch.zeros((1 + len(also), len(patches)), device=probe.pixels.device)
+        single = torch.zeros((len(probe.questions), len(patches)), device=probe.pixels.device)
         known = torch.zeros(len(patches), dtype=torch.bool)
         facts: dict[str, Fact] = {}
+        if patch != asked:
+            facts["patch cut to"] = " x ".join(map(str, patch))
+
+        def beside(so_far: tuple[Tensor, Tensor] | None) -> dict[str, Callable[[], Tensor]]:
+            maps: dict[str, Callable[[], Tensor]] = {
+                q.label: partial(_mean, patches, falls, covered, i, so_far) for i, q in enumerate(also, 1)
+            }
+            if others:
+                # Built from the scores when they are looked at: there may be a thousand classes.
+                scores, seen = (single.clone(), known.clone()) if so_far is None else so_far
+                spread = so_far is not None
+                for i, q in enumerate(others, 1 + len(also)):
+                    maps[q.label] = partial(_map_of, patches, scores, seen, i, spread)
+            return maps
+
         for wanted in _rounds(patches, single, known, engine, facts):
             for batch in cut(wanted):
                 scores = probe.scores(patches.masks(batch, probe.pixels.device), patches.boxes[batch])
@@ -101,28 +137,30 @@ class Occlusion(Method):
                     now = batch[part]
                     single[:, now] = (probe.clean - scores[part]).T
                     known[now] = True
-                    falls, covered = _more(falls, covered, single[:, now], patches.boxes[now])
+                    falls, covered = _more(falls, covered, single[: len(falls), now], patches, now)
                     seen = int(known.sum())
-                    so_far = (patches, single.clone(), known.clone()) if spread and seen < len(patches) else None
+                    so_far = (single.clone(), known.clone()) if spread and seen < len(patches) else None
                     yield Step(
                         done=min(seen / len(patches), 0.99) if engine.tolerance else seen / len(patches),
                         evaluations=probe.evaluations,
                         score=float(scores[part[-1], 0]),
-                        heatmap=partial(_mean, falls, covered, 0, so_far),
+                        heatmap=partial(_mean, patches, falls, covered, 0, so_far),
                         perturbed=partial(_hidden, probe, patches, now[-1:]),
-                        also={q.label: partial(_mean, falls, covered, i, so_far) for i, q in enumerate(also, 1)},
+                        also=beside(so_far),
                         facts={"patches": len(patches), **probe.facts, **facts},
                     )
         if engine.tolerance:
             (between,) = (~known).nonzero(as_tuple=True)
-            falls, covered = _more(falls, covered, _interpolated(patches, single, between)[0], patches.boxes[between])
+            single[:, between] = _interpolated(patches, single, between)[0]
+            falls, covered = _more(falls, covered, single[: len(falls), between], patches, between)
+            known[:] = True
             yield Step(
                 done=1.0,
                 evaluations=probe.evaluations,
                 score=float(scores[-1, 0]),
-                heatmap=partial(_mean, falls, covered, 0, None),
+                heatmap=partial(_mean, patches, falls, covered, 0, None),
                 perturbed=partial(_hidden, probe, patches, now[-1:]),
-                also={q.label: partial(_mean, falls, covered, i, None) for i, q in enumerate(also, 1)},
+                also=beside(None),
                 facts={"patches": len(patches), **probe.facts, **facts, "interpolated patches": len(between)},
             )
 
@@ -165,25 +203,43 @@ def _interpolated(patches: Patches, single: Tensor, which: Tensor) -> tuple[Tens
     return around.mean(2), around[0].amax(1) - around[0].amin(1)
 
 
-def _more(falls: Tensor, covered: Tensor, values: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums ``[Q, *grid]`` and counts ``[*grid]`` with the falls ``[Q, B]`` of more boxes in them."""
+def _more(falls: Tensor, covered: Tensor, values: Tensor, patches: Patches, which: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums ``[Q, *grid]`` and weights ``[*grid]`` with the falls ``[Q, B]`` of more patches in them."""
     falls, covered = falls.clone(), covered.clone()
-    for fall, box in zip(values.T, boxes.tolist(), strict=True):
-        inside = tuple(slice(start, stop) for start, stop in box)
-        falls[(slice(None), *inside)] += fall.view(-1, *(1,) * len(inside))
-        covered[inside] += 1
+    boxes = patches.boxes[which].tolist()
+    # Masks are made a few at a time, and only where a patch is not simply a box.
+    for part in torch.split(torch.arange(len(which)), 32):
+        hidden = 1 - patches.masks(which[part], falls.device) if patches.soft else None
+        for i, n in enumerate(part.tolist()):
+            inside = tuple(slice(start, stop) for start, stop in boxes[n])
+            weight = falls.new_ones(()) if hidden is None else hidden[i][inside]
+            falls[(slice(None), *inside)] += values[:, n].view(-1, *(1,) * len(inside)) * weight
+            covered[inside] += weight
     return falls, covered
 
 
-def _mean(falls: Tensor, covered: Tensor, q: int, so_far: tuple[Patches, Tensor, Tensor] | None) -> Tensor:
+def _mean(patches: Patches, falls: Tensor, covered: Tensor, q: int, so_far: tuple[Tensor, Tensor] | None) -> Tensor:
     """The map of a question; where ``so_far`` is given, patches not asked about yet take what lies around them."""
     falls = falls[q : q + 1]
     if so_far is not None:
-        patches, single, known = so_far
+        single, known = so_far
         (missing,) = (~known).nonzero(as_tuple=True)
         guess = _between(single[q], known, patches.counts)[missing]
-        falls, covered = _more(falls, covered, guess[None], patches.boxes[missing])
-    return falls[0] / covered.clamp_min(1)
+        falls, covered = _more(falls, covered, guess[None], patches, missing)
+    mean = falls[0] / torch.where(covered > 0, covered, 1.0)
+    if patches.region is None:
+        return mean
+    inside = torch.zeros_like(mean, dtype=torch.bool)
+    inside[tuple(slice(start, stop) for start, stop in patches.region)] = True
+    return mean * inside
+
+
+def _map_of(patches: Patches, single: Tensor, known: Tensor, q: int, spread: bool) -> Tensor:
+    """The map of a question from the falls ``[Q, N]`` of the patches that are ``known`` ``[N]``."""
+    (which,) = known.nonzero(as_tuple=True)
+    falls, covered = single.new_zeros((1, *patches.grid)), single.new_zeros(patches.grid)
+    falls, covered = _more(falls, covered, single[q : q + 1, which], patches, which)
+    return _mean(patches, falls, covered, 0, (single[q : q + 1], known) if spread else None)
 
 
 def _hidden(probe: Probe, patches: Patches, which: Tensor) -> Tensor:
@@ -226,3 +282,32 @@ def _pixels(length: Length, scan: Scan, classifier: Classifier) -> tuple[int, ..
             f"The pixel spacing of {scan.source} is unknown, so {length!r} means nothing; give pixels instead."
         )
     return tuple(max(1, round(frame.scan_pixels(mm / spacing, axis))) for axis, spacing in enumerate(scan.spacing))
+
+
+def _clipped(
+    patch: tuple[int, ...], grid: tuple[int, ...], region: tuple[tuple[int, int], ...] | None
+) -> tuple[int, ...]:
+    """The patch cut to what it is to lie in: a thin volume, or a region. One that fits nowhere stays as it is."""
+    sizes = grid if region is None else tuple(stop - start for start, stop in region)
+    if len(patch) != len(sizes) or (region is None and all(p > n for p, n in zip(patch, sizes, strict=True))):
+        return patch
+    return tuple(map(min, patch, sizes))
+
+
+def _on_grid(box: Sequence[int], scan: Scan, classifier: Classifier) -> tuple[tuple[int, int], ...]:
+    """A box of the scan, flat, as start and stop along each axis of the model's grid."""
+    frame = classifier.frame(scan)
+    shape = scan.shape
+    spans = list(zip(box[::2], box[1::2], strict=False))
+    if len(box) != 2 * len(shape) or not all(0 <= a < b <= n for (a, b), n in zip(spans, shape, strict=True)):
+        raise ParameterError(
+            f"A box is start and stop along each axis of the scan of {' x '.join(map(str, shape))} pixels, "
+            f"such as {', '.join(f'0, {n}' for n in shape)}, not {', '.join(map(str, box))}."
+        )
+    found = []
+    for (a, b), (before, _), size, n in zip(spans, frame.margins, frame.box_shape, frame.grid, strict=True):
+        start, stop = math.floor((a + before) * n / size), math.ceil((b + before) * n / size)
+        found.append((min(max(start, 0), n), max(min(stop, n), 0)))
+    if any(start >= stop for start, stop in found):
+        raise ParameterError(f"{classifier.name} does not look at the box {', '.join(map(str, box))}; choose another.")
+    return tuple(found)

@@ -27,7 +27,7 @@ from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.grids import RandomGrids
-from lucency.methods.base import Method, Step
+from lucency.methods.base import Method, Step, other_classes
 from lucency.methods.sampling import growing
 from lucency.methods.stable import check_rule, expected_agreement
 from lucency.removal import Constant, Removal
@@ -49,6 +49,7 @@ class Rise(Method):
         centre: map how far the expected score lies above its mean, around zero, instead of the paper's expected score.
         stability, top: stop as soon as the ``top`` highest cells of another run are expected to agree with these to
             this Jaccard index; never before the end when ``None``.
+        all_classes: the same forward passes give a map of each other class too, by name beside the answer's.
     """
 
     name: ClassVar[str] = "rise"
@@ -63,6 +64,7 @@ class Rise(Method):
     centre: bool = True
     stability: float | None = None
     top: int = 5
+    all_classes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,7 +73,8 @@ class Rise(Method):
             raise ParameterError(f"RISE needs at least 2 masks, not {self.samples}.")
 
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
-        probe = engine.open(scan, question, self.removal)
+        others = other_classes(question, engine.classifier) if self.all_classes else []
+        probe = engine.open(scan, question, self.removal, others)
         device = probe.pixels.device
         grids = RandomGrids(probe.grid, self.cells, self.p)
         coins, shifts = grids.draw(self.samples, engine.generator())
@@ -82,11 +85,17 @@ class Rise(Method):
         sums = torch.zeros((3, 2, *probe.grid), dtype=torch.float64, device=device)
         scores = probe.clean.new_empty(0)
         # A covariance does not care from where scores are counted; from here, equal ones give exactly nothing.
-        level = probe.clean[0] if self.centre else torch.zeros_like(probe.clean[0])
+        levels = probe.clean if self.centre else torch.zeros_like(probe.clean)
+        level = levels[0]
+        beside = torch.zeros((len(others), *probe.grid), dtype=torch.float64, device=device)
+        means = torch.zeros(len(others), dtype=torch.float64, device=device)
         for which in growing(self.samples, 2, probe.batch_size):
             coin, shift = coins[which].to(device), shifts[which].to(device)
             masks = grids.masks(coin, shift)
-            now = probe.scores(masks)[:, 0] - level
+            every = (probe.scores(masks) - levels).double()
+            now = every[:, 0].float()
+            beside = beside + torch.einsum("bq,b...->q...", every[:, 1:], masks.double())
+            means = means + every[:, 1:].sum(0)
             scores = torch.cat([scores, now])
             sums = sums + moments(now, masks)
             n = len(scores)
@@ -106,10 +115,17 @@ class Rise(Method):
                 heatmap=heatmap.clone,
                 perturbed=partial(perturbed, coin[-1:], shift[-1:]),
                 standard_error=error if n > 1 else None,
+                also={
+                    q.label: partial(self._beside, sums[0, 0] / n, one / n, float(mean / n))
+                    for q, one, mean in zip(others, beside, means, strict=True)
+                },
                 facts={"masks": n, "mean score": f[0] + float(level)},
             )
             if stable:
                 return
+
+    def _beside(self, masks: Tensor, product: Tensor, mean: float) -> Tensor:
+        return expected_score(torch.stack([masks, product]), mean, self.p, self.centre)
 
     def _of_cells(self, heatmap: Tensor) -> Tensor:
         """The map in the middle of each cell, ``[S]``: a map is no finer than its masks."""

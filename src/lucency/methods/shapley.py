@@ -26,7 +26,7 @@ from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.superpixels import Slic, Superpixels, painted, switched
-from lucency.methods.base import Fact, Facts, Method, Step
+from lucency.methods.base import Fact, Facts, Method, Step, other_classes
 from lucency.methods.sampling import growing
 from lucency.methods.stable import check_rule, expected_agreement
 from lucency.removal import Removal, SegmentMean, of_pieces
@@ -44,6 +44,7 @@ class Shapley(Method):
         stability: stop as soon as the superpixels on top are expected to agree with those of another run to this
             degree (Jaccard index, 0..1); ``None`` makes all samples.
         top: how many superpixels have to agree.
+        all_classes: the same forward passes give a map of each other class too, by name beside the answer's.
     """
 
     name: ClassVar[str] = "shapley"
@@ -58,6 +59,7 @@ class Shapley(Method):
     removal: Removal = field(default_factory=SegmentMean)
     stability: float | None = None
     top: int = 5
+    all_classes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,12 +69,14 @@ class Shapley(Method):
 
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         labels = self.superpixels.labels(engine.classifier.prepare(scan)).to(engine.device)
-        probe = engine.open(scan, question, of_pieces(self.removal, labels))
+        others = other_classes(question, engine.classifier) if self.all_classes else []
+        probe = engine.open(scan, question, of_pieces(self.removal, labels), others)
         pieces = int(labels.max()) + 1
         if pieces < 2:
             raise ParameterError("The scan is all one superpixel, so there is no game; ask for smaller pieces.")
-        none = float(probe.scores(switched(labels, torch.zeros(1, pieces)))[0, 0])
-        full = float(probe.clean[0])
+        nones = probe.scores(switched(labels, torch.zeros(1, pieces)))[0].tolist()
+        fulls = probe.clean.tolist()
+        none, full = nones[0], fulls[0]
         exact = 2**pieces - 2 <= self.samples
         generator = engine.generator()
         half = every_pair(pieces, generator) if exact else random_pairs(pieces, self.samples // 2, generator)
@@ -83,13 +87,18 @@ class Shapley(Method):
         def perturbed(on: Tensor) -> Tensor:
             return probe.removed(switched(labels, on))[0]
 
-        scores = probe.clean.new_empty(0)
+        every = probe.clean.new_empty((0, len(probe.questions)))
         for which in growing(len(on), 2, max(2, probe.batch_size // 2 * 2)):
             batch = on[which]
-            scores = torch.cat([scores, probe.scores(switched(labels, batch))[:, 0]])
+            every = torch.cat([every, probe.scores(switched(labels, batch))])
+            scores = every[:, 0]
             n = len(scores)
             left = 1 - n / len(on) if exact else 1.0
-            solve = cache(partial(constrained_fit, on[:n], scores.cpu(), weights[:n], none, full, left))
+            solves = [
+                cache(partial(constrained_fit, on[:n], every[:, i].cpu(), weights[:n], nones[i], fulls[i], left))
+                for i in range(len(fulls))
+            ]
+            solve = solves[0]
             last = batch[-1:]
             # With fewer pairs than unknowns the fit goes through every point and knows nothing of its error.
             known = n // 2 >= 2 * pieces or left == 0
@@ -102,6 +111,7 @@ class Shapley(Method):
                 perturbed=partial(perturbed, last),
                 standard_error=partial(_map, labels, solve, 1) if known else None,
                 point=(float(last.sum()), float(scores[-1])),
+                also={q.label: partial(_map, labels, one, 0) for q, one in zip(others, solves[1:], strict=True)},
                 facts=Facts(partial(_facts, solve, none, full, exact and n == len(on))),
             )
             if stable:
