@@ -171,7 +171,7 @@ class Engine:
             together = self.classifier(scans)[: len(expected)]
         except LucencyError:
             self.habits.alone = True
-            self.habits.notices = (f"{name} takes one scan at a time, so it is asked so, which is slower",)
+            self.habits.notices = (f"{name} takes one scan at a time, so each goes in by itself, which is slow.",)
             return
         except RuntimeError as error:
             # The engine finds the size of a batch that fits.
@@ -182,8 +182,8 @@ class Engine:
             if (by := _apart(expected[i], together[i], self._rounding)) is not None:
                 self.habits.alone = True
                 self.habits.notices = (
-                    f"what {name} says of a scan depends on the scans that it is asked with (its outputs differ by "
-                    f"{by:.3g}), so it is asked about one at a time, which is slower",
+                    f"What {name} says of a scan depends on the others in its batch (its outputs differ by {by:.3g}), "
+                    "so each scan goes in by itself, which is slow.",
                 )
                 return
 
