@@ -223,13 +223,13 @@ def test_methods_that_do_not_locate_name_no_place(name: str, phantom: Phantom) -
     )
     verdict = judge(told)
     unplaced = name in (
-            "deconvnet",
-            "gradient",
-            "gradient_x_input",
-            "guided_backprop",
-            "guided_gradcam",
-            "smoothgrad",
-        )
+        "deconvnet",
+        "gradient",
+        "gradient_x_input",
+        "guided_backprop",
+        "guided_gradcam",
+        "smoothgrad",
+    )
     assert METHODS[name].locates is not unplaced
     assert bool(verdict.place) is not unplaced
     assert ("lung" in verdict.text or "costophrenic" in verdict.text) is not unplaced

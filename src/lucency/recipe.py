@@ -358,7 +358,7 @@ class Run:
         found = replace(
             found,
             provenance=provenance,
-            notices=(*self.doubts, *scan.notices, *engine.classifier.notices),
+            notices=(*self.doubts, *scan.notices, *engine.classifier.notices, *engine.notices),
             steps=tuple(self._recorded or ()),
         )
         verdict = judge(

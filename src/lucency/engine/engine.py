@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, fx, nn
 
-from lucency.asking import asking
+from lucency.asking import asking, one_at_a_time
 from lucency.classifier import Classifier, Question
 from lucency.engine.footprint import SHARE, Footprint, free_memory
 from lucency.engine.graph import traced
@@ -321,6 +321,7 @@ class Probe:
         """
         return self.engine.batch_size
 
+    @one_at_a_time()
     def removed(self, masks: Tensor) -> Tensor:
         """The perturbed scans ``[B, C, *grid]`` for masks ``[B, *grid]`` in 0..1, 1 = kept; differentiable."""
         if self._fill is None:
@@ -497,6 +498,7 @@ class Probe:
             return {"engine": "whole scans, network as it is", **half}
         return {"engine": self._fast.way, **half, **self._fast.facts}
 
+    @asking()
     def together(self, boxes: Tensor, order: Tensor) -> list[Tensor]:
         """The ``order`` ``[N]`` of boxes ``[N, axes, 2]``, cut into batches that this engine computes well at once."""
         if (fast := self._scorer(len(order))) is None:

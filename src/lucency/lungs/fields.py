@@ -15,6 +15,7 @@ from skimage.measure import regionprops
 from torch import Tensor
 from torch.nn import functional as F
 
+from lucency.asking import one_at_a_time
 from lucency.lungs.network import SIZE, LungNet
 from lucency.lungs.upright import orientation
 from lucency.scan import Scan
@@ -78,7 +79,7 @@ def lung_probabilities(scan: Scan) -> NDArray[np.float32]:
     pads = [before[1], side - columns - before[1], before[0], side - rows - before[0]]
     square = F.pad(film[None], pads, value=float(film.min()))
     small = F.interpolate(square, (SIZE, SIZE), mode="bilinear", antialias=True)
-    with torch.inference_mode():
+    with one_at_a_time(), torch.inference_mode():
         p = _network()(equalised(small)).sigmoid()
         p = F.interpolate(p, (side, side), mode="bilinear")
     shown: NDArray[np.float32] = p[0, :, before[0] : before[0] + rows, before[1] : before[1] + columns].numpy()

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lucency.asking import one_at_a_time
 from lucency.errors import ScanError
 from lucency.scan import Scan
 
@@ -111,7 +112,7 @@ def orientation(scan: Scan) -> Orientation:
     """
     if len(scan.shape) != 2:
         raise ScanError("Only films have an orientation that can be told; take a slice of the volume.")
-    with torch.inference_mode():
+    with one_at_a_time(), torch.inference_mode():
         scores = _network()(variants(ranked(small(scan)))[0])
     best = int(scores.argmax())
     return Orientation(best >= 8, best % 8 >= 4, best % 4, float(scores[best]), float(scores[best] - scores[0]))
