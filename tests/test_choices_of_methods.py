@@ -21,9 +21,10 @@ from lucency.methods.cam import Cam, GradCam, LayerCam
 from lucency.methods.guided_gradcam import GuidedGradCam
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Constant
+from lucency.testing.methods import classifier_of, scan_of
 from nets import Window
 from nets import classifier_of as window_classifier
-from test_every_method import cheap, classifier_of, each, scan_of
+from test_every_method import cheap, each
 
 # -- soft edges and a region ----------------------------------------------------------------------------------------
 
