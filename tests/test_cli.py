@@ -532,3 +532,27 @@ def test_a_film_in_doubt_is_doubted_before_its_map_and_no_side_is_named(
     )
     assert (record["verdict"]["side"], record["verdict"]["zone"]) == ("", "")
     assert record["notices"][0] == record["verdict"]["doubts"][0]
+
+
+def test_a_measurement_is_not_called_a_probability(scan: str, tmp_path: Path, lucency: Any) -> None:
+    """A regression, from the command to the file and back."""
+    path = tmp_path / "age.pt2"
+    torch.export.save(torch.export.export(Age().eval(), (torch.zeros(1, 1, 32, 32),)), path)
+    path.with_suffix(".json").write_text(json.dumps({"classes": ["age"], "outputs": "numbers"}))
+    out = tmp_path / "out"
+    code, shown, said = lucency("explain", scan, "--model", str(path), "--set", "patch=8", "--out", str(out))
+    assert code == 0, said
+    assert re.search(r"^age: 6\d\.\d", shown, re.MULTILINE)
+    assert "robability" not in shown
+    assert "nan" not in shown
+    again = Explanation.load(out / "explanation.lucency")
+    assert (dict(again.probabilities), again.answer[:1]) == ({}, "6")
+    assert again.provenance["question"]["watch"] == "number"
+    page = re.sub(r"data:[^\"']*", "", (out / "report.html").read_text())
+    assert "probability by" not in page
+    assert "Probabilities on" not in page
+
+
+class Age(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 60 + 8 * x[:, :, 18:26, 4:12].flatten(1).mean(1, keepdim=True)

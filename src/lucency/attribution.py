@@ -72,7 +72,9 @@ class Attribution:
             x = classifier.prepare(scan)[None].to(engine.device)
             outputs, features = classifier.outputs_and_features(x, layers) if layers else (classifier(x), {})
             self._score = float(self.question.read(classifier, outputs, features))
-            self._probabilities: list[float] = classifier.probabilities(outputs)[0].tolist()
+            # A softmax may add up to a rounding more than 1.
+            found: list[float] = classifier.probabilities(outputs)[0].clamp(0, 1).tolist()
+            self._probabilities = {} if classifier.measures else dict(zip(classifier.classes, found, strict=True))
         self._last: Step | None = None
         self._elapsed = 0.0
         self._steps = self._run()
@@ -134,7 +136,7 @@ class Attribution:
             pixels=self.scan.display.clamp(0, 1).numpy(),
             standard_error=None if error is None else self.on_scan(error),
             also={name: self.on_scan(m) for name, m in step.also.items()},
-            probabilities=dict(zip(classifier.classes, self._probabilities, strict=True)),
+            probabilities=self._probabilities,
             facts=facts,
             provenance={
                 "scan": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Explanation:
         standard_error: float32 ``[*spatial]`` of the heatmap, from the method or from shifted copies of the scan, or
             ``None`` where neither was asked; ``provenance["error_bars"]`` says which.
         also: further maps by name, each float32 ``[*spatial]``.
-        probabilities: the classifier's probability of each class on the clean scan.
+        probabilities: the classifier's probability of each class on the clean scan; empty where it measures something.
         facts: what the method found out about its own map (R², completeness gap, ...).
         provenance: what is needed to repeat it: hashes, method, parameters, seed, versions, device, cost.
         verdict: where, how strongly and how sure, as :func:`lucency.checks.verdict.judge` put it; empty before that.
@@ -60,8 +61,15 @@ class Explanation:
 
     @property
     def probability(self) -> float:
-        """Probability of that class on the clean scan."""
-        return self.probabilities[self.target]
+        """Probability of that class on the clean scan; NaN where the classifier measures something else."""
+        return self.probabilities.get(self.target, math.nan)
+
+    @property
+    def answer(self) -> str:
+        """What the classifier says of the clean scan, in words: the probability, or the number that it measures."""
+        if math.isnan(self.probability):
+            return f"{self.provenance['question']['score']:.4g}"
+        return f"probability {self.probability:.3f}"
 
     @property
     def peak(self) -> tuple[int, ...] | None:
@@ -87,7 +95,7 @@ class Explanation:
         size = " x ".join(map(str, self.heatmap.shape))
         where = "flat map" if self.peak is None else f"peak at {self.peak}"
         return (
-            f"Explanation({self.target!r}, probability {self.probability:.3f} by {about['model']['name']}; "
+            f"Explanation({self.target!r}, {self.answer} by {about['model']['name']}; "
             f"{about['method']['title']}, {size}, {where}, {about['evaluations']} evaluations, "
             f"{about['seconds']:.1f} s{'' if self.complete else ', not finished'})"
         )

@@ -136,7 +136,7 @@ def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any]:
     for part, keys in PARTS.items():
         for key, fits in keys.items():
             _check(about[part], key, fits, part)
-    if about["question"]["name"] not in record["probabilities"]:
+    if record["probabilities"] and about["question"]["name"] not in record["probabilities"]:
         raise ValueError("it explains a class that has no probability")
     # JSON has no word for what is not a number, and the file says null.
     record["facts"] = {key: math.nan if value is None else value for key, value in record["facts"].items()}
@@ -289,7 +289,7 @@ Schema = Mapping[str, Callable[[Any], bool]]
 OPTIONAL = ("verdict", "notices", "error_bars", "parameters", "removal")
 RECORD: Schema = {
     "also": _names,
-    "probabilities": lambda value: _table(_share)(value) and bool(value),
+    "probabilities": _table(_share),
     "facts": _table(_fact),
     "provenance": _table(_any),
     "verdict": _verdict,

@@ -218,7 +218,6 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "further maps that are not there": (put(["more"], "also"), "also_0.npy is missing"),
     "further maps that are no names": (put([3], "also"), "also in"),
     "a thousand further maps": (put([str(i) for i in range(1000)], "also"), "also in"),
-    "no probabilities": (put({}, "probabilities"), "probabilities in"),
     "probabilities that are none": (put({"c0": 7}, "probabilities"), "probabilities in"),
     "a probability that is a text": (put({"c0": "high"}, "probabilities"), "probabilities in"),
     "a probability of true": (put({"c0": True}, "probabilities"), "probabilities in"),

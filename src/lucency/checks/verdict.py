@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -151,6 +152,8 @@ class Verdict:
     def _about(self) -> str:
         if self.watched:
             return self.watched
+        if math.isnan(self.probability):
+            return self.target
         known = self.target if self.called else f"{self.target}, which the model does not call"
         return f"{known} (probability {percent(self.probability)})"
 
@@ -291,7 +294,7 @@ def judge(
         chest = np.isin(numbers, [i for i, name in enumerate(names) if name.zone != "outside the lungs"])
     without: float | None = None
     elsewhere: tuple[float, ...] = ()
-    if named and scan is not None and engine is not None and removal is not None:
+    if named and scan is not None and engine is not None and removal is not None and explanation.probabilities:
         without, elsewhere = _hidden(explanation, region, chest, scan, engine, removal)
     noise, spread, in_mm = _sureness(explanation) if reacted else (None, None, False)
     question = about["question"]

@@ -380,6 +380,11 @@ class Classifier:
         others[:, target] = -torch.inf
         return self.reduced(own - others.amax(1, keepdim=True))[:, 0]
 
+    @property
+    def measures(self) -> bool:
+        """Whether what it gives is a measurement (an age, a number of pixels) and no probability."""
+        return self.outputs == "numbers" or (isinstance(self.reduce, str) and self.reduce == "sum")
+
     def numbers(self, outputs: Tensor) -> Tensor:
         """Outputs -> the numbers ``[B, K]`` that the model gives, whatever they mean."""
         return self.reduced(outputs)

@@ -242,7 +242,7 @@ def sentences(explanation: Explanation, files: list[Path]) -> list[Text]:
     said = explanation.verdict.get("doubts", ())
     lines = [line(f"Note: {notice}") for notice in explanation.notices if notice not in said]
     lines += [
-        line((explanation.target, "bold"), f": probability {explanation.probability:.3f} ({about['model']['name']})"),
+        line((explanation.target, "bold"), f": {explanation.answer} ({about['model']['name']})"),
         line(f"{where} ({how}; {cost}; {about['seconds']:.1f} s)"),
     ]
     lines += [line(f"{name}: {_number(value)}") for name, value in explanation.facts.items()]

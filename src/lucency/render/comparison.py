@@ -256,7 +256,7 @@ def _cell(compared: Compared, column: str) -> Cell:
     match column:
         case "probability":
             value = explanation.probability
-            return Cell(f"{value:.3f}", value)
+            return Cell(explanation.answer.split()[-1], value)
         case "evaluations" | "gradients":
             count = int(explanation.provenance[column])
             return Cell(f"{count:,}", count)

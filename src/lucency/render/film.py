@@ -101,7 +101,7 @@ class Film:
         draw = ImageDraw.Draw(image)
         provenance = self.explanation.provenance
         how = provenance["method"]["title"]
-        title = f"{self.explanation.target}: probability {self.explanation.probability:.3f} · {how}"
+        title = f"{self.explanation.target}: {self.explanation.answer} · {how}"
         draw.text((EDGE, 14), cut(title, TITLE, WIDTH - 2 * EDGE, True), palette.TEXT, font(TITLE, True))
         plane = f" · {self.view.name}" if self.view.name else ""
         for i, name in enumerate(self.panels):

@@ -33,7 +33,7 @@ def html(explanation: Explanation) -> str:
     peak = explanation.peak
     removal = about.get("removal")
     rows = [
-        ("class", f"{explanation.target}, probability {explanation.probability:.3f}"),
+        ("class", f"{explanation.target}, {explanation.answer}"),
         ("model", about["model"]["name"]),
         ("method", about["method"]["title"]),
         *([("removal", f"{removal['name']}, {removal['reason']}")] if removal else []),

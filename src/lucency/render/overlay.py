@@ -139,7 +139,7 @@ class Line:
 
 def _header(explanation: Explanation, what: Shown, width: float) -> list[Line]:
     method, question = explanation.provenance["method"], explanation.provenance["question"]
-    title = f"{explanation.target}: probability {explanation.probability:.3f}"
+    title = f"{explanation.target}: {explanation.answer}"
     room = width - 80
     found = [Line(text, 20, bold=True) for text in lines(title, 20, room, bold=True)[:2]]
     how = f"{method['title']} ({method['paper']}), watching the {question['label']}"
