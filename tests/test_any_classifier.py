@@ -541,6 +541,9 @@ def test_what_is_read_beside_the_scan_belongs_to_the_fingerprint() -> None:
         (ended(lambda y: "effusion"), {}, "no outputs of shape"),
         (ended(lambda y: y[:2]), {}, r"gave \[2, 3\] for 5 scan"),
         (lambda: lambda x: None, {}, "no outputs of shape"),
+        (ended(lambda y: y.argmax(1)), {}, "whole numbers, as labels are"),
+        (ended(lambda y: y.topk(2)), {}, "in order of size"),
+        (ended(lambda y: y.sort(1)), {}, "in order of size"),
         (lambda: lambda x: x.nothing, {}, "on a NumPy array .* on a tensor"),
         (quietly(lambda: nn.Sequential(nn.LazyConv2d(3, 3))), {"input_size": None}, "say input_size"),
     ],
@@ -630,6 +633,22 @@ def test_a_classifier_is_one_already() -> None:
 def test_normalisation_by_channel_tells_the_channels() -> None:
     classifier = load_classifier(lambda x: x.mean((2, 3)), input_size=SIZE, mean=(0.1, 0.2, 0.3), std=(1, 1, 1))
     assert (classifier.channels, len(classifier.classes)) == (3, 3)
+
+
+@pytest.mark.parametrize("classes", [1, 3, 4, 5, 6])
+@pytest.mark.parametrize("rows", [True, False])
+def test_lists_of_rows_and_lists_of_heads_are_told_apart(classes: int, rows: bool) -> None:
+    net = Net(classes)
+
+    def by_row(x: Tensor) -> list[Tensor]:
+        return [net(torch.as_tensor(one)[None])[0] for one in x]
+
+    def by_head(x: Tensor) -> list[Tensor]:
+        return list(net(torch.as_tensor(x)).unbind(1))
+
+    classifier = load_classifier(by_row if rows else by_head, input_size=SIZE)
+    for count in (1, 2, classes, 7):
+        assert torch.allclose(classifier(films(count)), net(films(count)), atol=1e-5)
 
 
 def test_slow_models_are_tried_on_fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

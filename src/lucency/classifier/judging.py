@@ -48,6 +48,11 @@ def judged(
     Raises:
         ModelError: when they cannot be what the caller says.
     """
+    if last in ("topk", "sort"):
+        raise ModelError(
+            f"{name} gives its scores in order of size, so that nothing tells which belongs to which class; give them "
+            "as they are."
+        )
     facts = None if seen is None else _Facts.of(seen, dtype)
     notices: list[str] = []
     said = outputs

@@ -80,7 +80,7 @@ class Readout:
             paths = self.paths or self.found(returned, batch, space, classes, name).paths
         parts = []
         for path in paths:
-            tensor = _tensor(_at(returned, path, name), batch)
+            tensor = _tensor(_at(returned, path, name), batch, known=True)
             if tensor is None:
                 raise ModelError(
                     f"{name} returns {described(returned)}, which holds no scores; say where with output=."
@@ -97,6 +97,11 @@ def _shaped(tensor: Tensor, batch: int, space: int, dense: bool, name: str) -> T
         raise ModelError(f"{name} gives complex numbers; wrap it in a function that gives real scores.")
     if tensor.is_quantized:
         tensor = tensor.dequantize()
+    if not tensor.is_floating_point() and tensor.numel() and (int(tensor.min()) < 0 or int(tensor.max()) > 1):
+        raise ModelError(
+            f"{name} gives whole numbers, as labels are, and no scores; give the scores that they are made from, or "
+            "floating-point numbers if they measure something."
+        )
     if tensor.ndim == 0 and batch == 1:
         tensor = tensor.reshape(1, 1)
     elif tensor.ndim == 1:
@@ -195,11 +200,16 @@ def _parts(value: Any) -> dict[str | int, Any]:
     return {word: getattr(value, word) for word in SCORES if hasattr(value, word)}
 
 
-def _tensor(value: Any, batch: int) -> Tensor | None:
-    """A tensor, an array, a number or lists of numbers as a tensor; ``None`` for anything else."""
+def _tensor(value: Any, batch: int, known: bool = False) -> Tensor | None:
+    """A tensor, an array, a number or lists of numbers as a tensor; ``None`` for anything else.
+
+    A list of as many rows as each has numbers is one where that is ``known``; it could be one of columns.
+    """
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, float | int) or hasattr(value, "__array__") or _numbers(value) or _row_each(value, batch):
+    if _row_each(value, batch) and (known or len(value[0]) != batch):
+        return torch.stack([torch.as_tensor(row) for row in value])
+    if isinstance(value, float | int) or hasattr(value, "__array__") or _numbers(value):
         array = np.asarray(value)
         return torch.from_numpy(np.array(array)) if array.dtype.kind in "fiub" else None
     return None
@@ -219,7 +229,7 @@ def _row_each(value: Any, batch: int) -> bool:
     return (
         isinstance(value, list)
         and len(value) == batch
-        and all(isinstance(v, np.ndarray) and v.ndim == 1 for v in value)
+        and all(isinstance(v, np.ndarray | Tensor) and v.ndim == 1 for v in value)
         and len({len(v) for v in value}) == 1
     )
 
