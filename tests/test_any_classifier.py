@@ -651,6 +651,15 @@ def test_lists_of_rows_and_lists_of_heads_are_told_apart(classes: int, rows: boo
         assert torch.allclose(classifier(films(count)), net(films(count)), atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_program_of_a_fixed_batch_is_asked_as_often_as_needed(batch: int) -> None:
+    net = Net(end=lambda y: {"features": y * 2, "logits": y}).eval()
+    classifier = load_classifier(torch.export.export(net, (torch.rand(batch, 1, *SIZE),)))
+    assert (classifier.input_size, classifier.channels, classifier.name) == (SIZE, 1, "exported program")
+    for count in (1, 3, 5):
+        assert torch.allclose(classifier(films(count)), net.scores(films(count)), atol=1e-5)
+
+
 def test_slow_models_are_tried_on_fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

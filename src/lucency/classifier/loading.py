@@ -12,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from lucency.classifier.base import Classifier, ExtraInputs, Fit, Interpolation, Outputs, Reduce, class_names
 from lucency.classifier.copying import copied, fingerprint, still, unwrapped
@@ -20,7 +21,7 @@ from lucency.classifier.judging import Auto, judged
 from lucency.classifier.named import WAYS, opened
 from lucency.classifier.named.xrayvision import is_xrayvision, xrayvision_classifier
 from lucency.classifier.onnx import hash_of, open_onnx
-from lucency.classifier.program import open_program
+from lucency.classifier.program import input_shape, open_program
 from lucency.classifier.readout import Output, Readout, heads_named
 from lucency.classifier.trial import tried
 from lucency.errors import ModelError
@@ -144,7 +145,10 @@ def _loaded(
     if isinstance(source, type):
         raise ModelError(f"{source.__name__} is a class; hand over a trained instance of it.")
     if isinstance(source, torch.export.ExportedProgram):
-        source = source.module()
+        program = source.module()
+        return _of_program(
+            program, input_shape(source), "exported program", classes, said, lambda: fingerprint(program)
+        )
     if isinstance(source, nn.Module):
         source = unwrapped(source)
         if is_xrayvision(source):
@@ -418,18 +422,29 @@ def _of_file(path: Path, classes: Sequence[str] | None, said: dict[str, Any], tr
     if path.suffix.lower() == ".onnx":
         return _of_graph(path, classes, said)
     module, shape = open_program(path, trust)
+    return _of_program(module, shape, path.name, classes, said, lambda: _sha256(path))
+
+
+def _of_program(
+    module: nn.Module,
+    shape: tuple[int | None, ...] | None,
+    name: str,
+    classes: Sequence[str] | None,
+    said: dict[str, Any],
+    print_of: Callable[[], str],
+) -> Classifier:
     still(module)
     forward: Callable[..., Any] = module
     if shape is not None:
-        said = {**_found(shape, path), **said}
+        said = {**_found(shape, name), **said}
         if shape[0] is not None:
             forward = _in_batches_of(shape[0], forward)
-    return _made(forward, module, path.name, classes, lambda: _sha256(path), said)
+    return _made(forward, module, name, classes, print_of, said)
 
 
 def _of_graph(path: Path, classes: Sequence[str] | None, said: dict[str, Any]) -> Classifier:
     graph = open_onnx(path, said.get("channels"), said.get("output"))
-    found, notices = _found(graph.layout.shape, path), []
+    found, notices = _found(graph.layout.shape, path.name), []
     if graph.whole and {"mean", "std"}.isdisjoint(said):
         found |= {"std": (1 / 255,), "clip": True}
         notices.append("The graph reads whole numbers, so pixels go in from 0 to 255.")
@@ -438,7 +453,7 @@ def _of_graph(path: Path, classes: Sequence[str] | None, said: dict[str, Any]) -
     )
 
 
-def _found(shape: tuple[int | None, ...], path: Path) -> dict[str, Any]:
+def _found(shape: tuple[int | None, ...], name: str) -> dict[str, Any]:
     """What the shape ``[B, C, *grid]`` of an input tells.
 
     Raises:
@@ -446,20 +461,21 @@ def _found(shape: tuple[int | None, ...], path: Path) -> dict[str, Any]:
     """
     if len(shape) not in (4, 5):
         raise ModelError(
-            f"{path} wants {len(shape)} axes; export a network that reads [B, C, H, W] or [B, C, D, H, W]."
+            f"{name} wants {len(shape)} axes; export a network that reads [B, C, H, W] or [B, C, D, H, W]."
         )
     found = {"channels": shape[1], "input_size": None if None in shape[2:] else shape[2:]}
     return {option: value for option, value in found.items() if value is not None}
 
 
-def _in_batches_of(size: int, forward: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
+def _in_batches_of(size: int, forward: Callable[..., Any]) -> Callable[..., Any]:
     """A graph of a fixed batch, asked as often as needed; its last batch is filled up and the filling dropped."""
 
-    def looped(x: Tensor) -> Tensor:
-        scores = []
-        for part in torch.split(x, size):
-            filling = part[-1:].expand(size - len(part), *part.shape[1:])
-            scores.append(forward(torch.cat([part, filling]))[: len(part)])
-        return torch.cat(scores)
+    def looped(x: Tensor, **extras: Any) -> Any:
+        parts = []
+        for start in range(0, len(x), size):
+            place = torch.arange(start, start + size, device=x.device).clamp(max=len(x) - 1)
+            each = {name: v[place] if isinstance(v, Tensor) and len(v) == len(x) else v for name, v in extras.items()}
+            parts.append(forward(x[place], **each))
+        return tree_map(lambda *pieces: torch.cat(pieces)[: len(x)], *parts)
 
     return looped

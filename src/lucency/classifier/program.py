@@ -55,7 +55,7 @@ def open_program(path: Path, trust: bool) -> tuple[nn.Module, Shape | None]:
             if scripted:
                 return torch.jit.load(str(path), map_location="cpu").eval(), None  # type: ignore[no-untyped-call]
             program = torch.export.load(path)
-            return program.module(), _input_shape(program)
+            return program.module(), input_shape(program)
     except Exception as error:
         raise ModelError(
             f"{path} cannot be loaded ({(str(error) or type(error).__name__).splitlines()[0]}); export it again."
@@ -83,7 +83,7 @@ def _holds_code(archive: zipfile.ZipFile) -> bool:
     return False
 
 
-def _input_shape(program: Any) -> Shape | None:
+def input_shape(program: Any) -> Shape | None:
     wanted = program.graph_signature.user_inputs
     shape = next(
         (n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.name == wanted[0]), None
