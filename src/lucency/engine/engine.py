@@ -24,8 +24,9 @@ from lucency.engine.graph import traced
 from lucency.engine.incremental import Incremental
 from lucency.engine.pieces import Pieces
 from lucency.engine.scorer import BATCH, Scorer
+from lucency.engine.tokens import TokenNetwork
 from lucency.errors import LucencyError, ModelError, ParameterError, QuestionError, ran_out_of_memory
-from lucency.removal import Fill, Removal, remove
+from lucency.removal import Fill, Removal, Tokens, remove
 from lucency.scan import Scan
 
 Result = TypeVar("Result")
@@ -123,6 +124,7 @@ class Engine:
         self.windows = windows and self.device.type == "cpu" and classifier.module is not None and not classifier.alone
         self.checked: set[tuple[str, ...]] = set()
         self.seconds: dict[tuple[object, ...], list[float]] = {}
+        self._token_networks: dict[torch.Size, TokenNetwork] = {}
         self._graphs: dict[tuple[str, ...], tuple[torch.Size, fx.GraphModule | None]] = {}
 
     @property
@@ -230,6 +232,16 @@ class Engine:
             self._graphs[keep] = (example.shape, traced(self.classifier.network(), example, keep))
         return self._graphs[keep][1]
 
+    def token_network(self, pixels: Tensor) -> TokenNetwork:
+        """How tokens are left out of scans like ``pixels`` ``[C, *grid]``.
+
+        Raises:
+            ParameterError: when that cannot be done.
+        """
+        if pixels.shape not in self._token_networks:
+            self._token_networks[pixels.shape] = TokenNetwork(self.classifier, pixels)
+        return self._token_networks[pixels.shape]
+
     def forget(self, keep: tuple[str, ...]) -> None:
         """Traces the network anew when it is next asked for: its weights have changed."""
         self._graphs.pop(keep, None)
@@ -291,6 +303,7 @@ class Probe:
         self._fast: Scorer | None = None
         self._tried = not engine.windows or len(self.grid) != 2
         self._fill: Fill | None = None if removal is None else removal.bind(self.pixels, engine.generator())
+        self._tokens: TokenNetwork | None = None
         # Whether half precision pays and keeps the tolerance, and its error on the scans that were tried.
         self._half: bool | None = None
         self._half_error = 0.0
@@ -307,6 +320,8 @@ class Probe:
         self.clean = clean.clone()
         with torch.inference_mode():
             engine.meet(self.pixels[None], self._clean_raw[0])
+            if isinstance(removal, Tokens):
+                self._tokens, self._tried = engine.token_network(self.pixels), True
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -361,7 +376,11 @@ class Probe:
             ModelError: when one of them is not finite.
         """
         with torch.inference_mode():
-            scores = None if boxes is None else self._on_windows(masks.to(self.pixels.device), boxes)
+            scores: Tensor | None = None
+            if self._tokens is not None:
+                scores = self._by_tokens(self._tokens, masks.to(self.pixels.device))
+            elif boxes is not None:
+                scores = self._on_windows(masks.to(self.pixels.device), boxes)
             if scores is None:
                 scores = torch.cat(self.engine.pieces["scores"].through(masks, lambda m: self._score(self.removed(m))))
         return self.finite(scores.clone(), "score")
@@ -386,6 +405,21 @@ class Probe:
                 "scans, so there is no map; choose another removal, or mend what divides by zero in the network."
             )
         return values
+
+    def _by_tokens(self, network: TokenNetwork, masks: Tensor) -> Tensor:
+        kept = network.kept(masks)
+        scores = self.clean.new_empty(len(masks), len(self.questions))
+
+        def score(shown: Tensor) -> Tensor:
+            with network.showing(shown):
+                return self.watch(self.pixels.expand(len(shown), *self.pixels.shape))
+
+        # Only as many tokens for each scan make one tensor.
+        counts = kept.sum(1)
+        for count in sorted(set(counts.tolist())):
+            alike = counts == count
+            scores[alike] = torch.cat(self.engine.pieces["scores"].through(kept[alike], score))
+        return scores
 
     def _on_windows(self, masks: Tensor, boxes: Tensor) -> Tensor | None:
         fast, before = self._scorer(len(masks)), self.evaluations
@@ -494,6 +528,9 @@ class Probe:
     def facts(self) -> dict[str, float | str]:
         """How the scores were computed; and what the engine has approximated, and how well, if it has."""
         half = {"half precision error": self._half_error} if self._half else {}
+        if self._tokens is not None:
+            rows, columns = self._tokens.grid
+            return {"engine": f"tokens left out of {rows} x {columns}"}
         if self._fast is None:
             return {"engine": "whole scans, network as it is", **half}
         return {"engine": self._fast.way, **half, **self._fast.facts}
@@ -549,6 +586,11 @@ class Probe:
 
     def _gradient(self, items: Tensor, watch: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         self.engine.classifier.network()
+        if self._tokens is not None:
+            raise ParameterError(
+                "A token is left out or shown, so there is no gradient in between; choose another removal for this "
+                "method, or occlusion, lime or shapley."
+            )
 
         def work(part: Tensor) -> tuple[Tensor, Tensor]:
             at = part.detach().clone().requires_grad_(True)

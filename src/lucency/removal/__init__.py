@@ -11,6 +11,7 @@ from lucency.removal.mirror import Mirror
 from lucency.removal.picture import Picture
 from lucency.removal.segment import SegmentMean, of_pieces
 from lucency.removal.simple import Blur, Constant, Mean, Noise, gaussian_blur
+from lucency.removal.tokens import Tokens
 from lucency.removal.uniform import Uniform
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Picture",
     "Removal",
     "SegmentMean",
+    "Tokens",
     "Uniform",
     "gaussian_blur",
     "of_pieces",
