@@ -25,15 +25,15 @@ ODD = [
     "/dev/full", "/proc/self/mem", "lucency:", "lucency:effusion/..", "torchxrayvision:", ":", "occlusion",
     "occlusion:patch=", "occlusion:patch=0", "patch=1e9", "removal=healthy", "layer:", "_x",
 ]  # fmt: skip
-COMMANDS = ["explain", "evaluate", "compare", "layers", "phantom", "models", "methods", "benchmark-trust"]
+COMMANDS = ["explain", "evaluate", "compare", "layers", "phantom", "models", "methods"]
 OPTIONS = [
     "--out", "--model", "--target", "--method", "--methods", "--set", "--watch", "--removal", "--removals",
     "--budget", "--tolerance", "--memory", "--device", "--seed", "--error-bars", "--sanity", "--animation", "--json",
     "--curves", "--region", "--regions", "--repeats", "--truth", "--layer", "--unit", "--top", "--volume", "--side",
-    "--nodules", "--films", "--minutes", "--jobs", "--help", "--version", "-h", "-o", "-m", "-t",
+    "--nodules", "--help", "--version", "-h", "-o", "-m", "-t",
 ]  # fmt: skip
 # What comes last wins, and keeps a command from beginning an hour's work.
-BRIEFLY = {"phantom": ["--size", "1"], "benchmark-trust": ["--phantoms", "0"]}
+BRIEFLY = {"phantom": ["--size", "1"]}
 
 odd = st.one_of(st.sampled_from(ODD), st.text(st.characters(), max_size=20))
 command_lines = st.builds(
@@ -126,8 +126,4 @@ def every_command(film: Path, out: str) -> dict[str, list[str]]:
         "layers": ["layers", str(film), "--out", out],
         "layers of a folder": ["layers", str(film.parent), "--layer", "conv", "--unit", "0", "--out", out],
         "phantom": ["phantom", "--size", "64", "--out", out],
-        "benchmark-trust": [
-            "benchmark-trust", "--phantoms", "1", "--methods", "gradcam", "--removals", "constant",
-            "--minutes", "0.001", "--out", out,
-        ],
     }  # fmt: skip

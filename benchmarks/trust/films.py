@@ -17,10 +17,10 @@ import torch
 
 from lucency.errors import ParameterError
 from lucency.lungs import lung_fields
-from lucency.metrics.trust import FLUID_MM, Case, half_of
 from lucency.phantom.on_film import add_fluid
 from lucency.reading import read_scan
 from lucency.scan import Scan
+from trust.measuring import FLUID_MM, Case, half_of
 
 SALT = "lucency-films-1"
 TEST_SHARE = 0.15

@@ -1,6 +1,6 @@
 """The league table: every method on simulated effusions whose place is exactly known.
 
-    python benchmarks/league.py --phantoms 50
+    python benchmarks/trust/league.py --phantoms 50
 
 Each phantom has an effusion of 100 to 800 ml and comes from a seed that no training has seen. Every method explains
 why the model calls it an effusion; its map is compared with the fluid, and the scan is taken apart along it. The
@@ -42,7 +42,7 @@ from lucency.metrics.localisation import THRESHOLDS
 from lucency.phantom import simulate
 from lucency.removal import Constant, Mean
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # Training, validation and test of the model draw from 1, 2 and 3 million on (training/train_phantom.py).
 TEST_SEEDS, TUNING_SEEDS = 7_000_000, 8_000_000
 REGION, REGIONS = 18, 25
@@ -51,7 +51,7 @@ SIZE = 224
 RESAMPLES = 2000
 FEWEST = 4
 NOTHING = "nothing"
-BEGIN, END = "<!-- begin of what benchmarks/league.py writes -->\n", "<!-- end -->\n"
+BEGIN, END = "<!-- begin of what benchmarks/trust/league.py writes -->\n", "<!-- end -->\n"
 
 Record = dict[str, Any]
 
@@ -278,7 +278,7 @@ def main() -> None:
                 f"{time.perf_counter() - started:6.0f} s  {name}, phantom {seed}: {records[-1]['took']:.1f} s",
                 flush=True,
             )
-    command = f"python benchmarks/league.py --phantoms {arguments.phantoms} --tuning {arguments.tuning}"
+    command = f"python benchmarks/trust/league.py --phantoms {arguments.phantoms} --tuning {arguments.tuning}"
     before, _, rest = arguments.page.read_text().partition(BEGIN)
     arguments.page.write_text(before + BEGIN + results(records, command) + END + rest.partition(END)[2])
     print(f"wrote {arguments.page}")

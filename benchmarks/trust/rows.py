@@ -1,109 +1,43 @@
-"""``lucency benchmark-trust``: methods x removals where the truth is known, and what follows for the defaults."""
+"""The rows of the trust table: which there are to make, where they are kept, and how they are made one by one.
+
+A row that is there is not made again, whoever stopped whom; one process at a time writes to a folder.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
+import signal
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
+from filelock import Timeout
 
-from lucency.cli.options import AsJson
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from lucency.methods import Method
-    from lucency.metrics.trust import Record
-    from lucency.removal import Removal
-
-METHODS = "occlusion,occlusion:patch=32,lime,shapley,rise:samples=1000,integrated_gradients,gradcam,layercam,smoothgrad"
-REMOVALS = "constant,mean,blur"
-
-EXAMPLES = """[bold]Examples:[/bold]
-
-  lucency benchmark-trust --out out/trust --phantoms 20 --minutes 10
-
-  lucency benchmark-trust --out out/trust --methods occlusion:patch=32,rise:samples=500 --removals constant,blur --jobs 4
-
-  lucency benchmark-trust --out out/trust --films ../shared/xrays
-"""  # noqa: E501
+from lucency import LucencyError, load_classifier
+from lucency.engine import Engine
+from lucency.errors import OutputError, ParameterError
+from lucency.methods import Method, method_named
+from lucency.methods.occlusion import Occlusion
+from lucency.removal import Removal
+from lucency.writing import alone, reason
+from trust.films import boxed, findings, normal, simulated
+from trust.measuring import Record, gold_map, kept_array, map_row, phantom_case, removal_row
 
 
-def benchmark_trust(
-    context: typer.Context,
-    folder: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to, and to go on in.")
-    ],
-    phantoms: Annotated[int, typer.Option(metavar="N", help="Phantoms with 25 to 1,000 ml of fluid.")] = 200,
-    films: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Real films: nih/, nih_boxes.csv and nih_labels.csv; none if left out."),
-    ] = None,
-    methods: Annotated[
-        str, typer.Option(metavar="A,B,C", help="Methods, with settings as in occlusion:patch=32.")
-    ] = METHODS,
-    removals: Annotated[
-        str, typer.Option(metavar="A,B,C", help="Removals, with settings as in blur:sigma=20.")
-    ] = REMOVALS,
-    watch: Annotated[str, typer.Option(metavar="W", help="What is watched: probability, logit.")] = "probability",
-    minutes: Annotated[
-        float | None, typer.Option(metavar="N", help="Stop after this time; the same command goes on later.")
-    ] = None,
-    jobs: Annotated[int, typer.Option(metavar="N", help="Processes.")] = 1,
-    as_json: AsJson = False,
-) -> None:
-    """Measure methods and removals where the truth is known, and recommend the defaults of `lucency explain`.
-
-    DIR gets rows.jsonl (one finished row a line; the same command goes on from there), trust.json and trust.md. A
-    contestant that takes four times as long as most sees fewer scans when the time is short. The recommendation is
-    chosen on every other phantom and reported on the rest.
-    """
-    import time
-
-    from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say, tell
-    from lucency.cli.folder import results
-    from lucency.cli.trust_page import markdown, tables
-    from lucency.errors import ParameterError
-    from lucency.privacy import shown_command
-
-    if phantoms < 0 or jobs < 1 or (minutes is not None and minutes <= 0):
-        raise ParameterError("--phantoms must be 0 or more, --jobs 1 or more and --minutes above 0.")
-    tasks = list(_tasks(phantoms, films, contestants(methods, removals), removals, watch, folder))
-    if not tasks:
-        raise ParameterError("There is nothing to measure; ask for phantoms, or name a folder with --films.")
-    started = time.perf_counter()
-    with _only(folder) as file, progress() as bar, cancelled_by_ctrl_c() as cancelled:
-        rows, damaged = _kept(file, tasks)
-        if damaged:
-            tell(f"Skipped {damaged} line(s) of {file} that are damaged or cut off; their rows are made again.")
-        bar.start("Trust")
-
-        def over() -> bool:
-            return cancelled.is_set() or (minutes is not None and time.perf_counter() - started > 60 * minutes)
-
-        total = len(tasks)
-        with _opened(file) as keep:
-            for row in _done(tasks, list(rows), jobs, over):
-                rows.append(row)
-                keep(row)
-                bar.share(len(rows) / total, f"{row['case']}, {row['method'] or row['removal']}")
-    command = shown_command(context.obj)
-    with results(folder, "benchmark-trust") as place:
-        page = markdown(rows, command)
-        (place / "trust.md").write_text(page)
-        (place / "trust.json").write_text(json.dumps(tables(rows), indent=1) + "\n")
-    if as_json:
-        print_json({**tables(rows), "rows": len(rows), "of": len(tasks)})
-        return
-    say(page)
-    say(f"{len(rows)} of {len(tasks)} rows. Wrote rows.jsonl, trust.json, trust.md to {folder}")
-    if tables(rows)["recommendation"] is None:
-        say("Too few phantoms for a recommendation yet; run the same command again.")
+def named(text: str) -> list[str]:
+    """The names in ``a,b,c``."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def contestants(methods: str, removals: str) -> list[tuple[str, str, Method]]:
@@ -112,9 +46,6 @@ def contestants(methods: str, removals: str) -> list[tuple[str, str, Method]]:
     Raises:
         ParameterError: when a method, a removal or a setting does not exist.
     """
-    from lucency.cli.evaluate import named
-    from lucency.methods import method_named
-
     found: list[tuple[str, str, Method]] = []
     for spec in named(methods):
         name, *settings = spec.split(":")
@@ -128,16 +59,12 @@ def contestants(methods: str, removals: str) -> list[tuple[str, str, Method]]:
 
 def with_removal(name: str, settings: Sequence[str], removal: str) -> Method:
     """The method with a removal given as in ``blur:sigma=20``."""
-    from lucency.methods import method_named
-
     standing, *inner = removal.split(":")
     return method_named(name, [*settings, f"removal={standing}", *(f"removal.{setting}" for setting in inner)])
 
 
 def removal_with(spec: str) -> Removal:
     """The removal given as in ``blur:sigma=20``."""
-    from lucency.methods.occlusion import Occlusion
-
     how = with_removal("occlusion", [], spec)
     assert isinstance(how, Occlusion)
     return how.removal
@@ -148,14 +75,18 @@ PATIENCE = 4
 """How many times the time of the median contestant one may take before it has to wait for the others."""
 
 
+@dataclass(frozen=True, eq=False)
 class Task:
     """One row to make: what a worker process needs, and nothing that cannot travel to it."""
 
-    def __init__(
-        self, what: str, kind: str, case: Any, method: str, removal: str, how: Any, watch: str, kept: Path
-    ) -> None:
-        self.what, self.kind, self.case, self.method, self.removal = what, kind, case, method, removal
-        self.how, self.watch, self.kept = how, watch, kept
+    what: str
+    kind: str
+    case: Any
+    method: str
+    removal: str
+    how: Any
+    watch: str
+    kept: Path
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -176,17 +107,13 @@ MODELS = {"phantom": "lucency:phantom"}
 FILMS = "lucency:effusion"
 
 
-def _tasks(
+def all_tasks(
     phantoms: int, films: Path | None, hows: Sequence[tuple[str, str, Method]], removals: str, watch: str, folder: Path
 ) -> Iterator[Task]:
-    from lucency.cli.evaluate import named
-
     kept = folder / "cases"
     standing = [(name, removal_with(name)) for name in named(removals)]
     cases: list[tuple[str, Any]] = [("phantom", i) for i in range(phantoms)]
     if films is not None:
-        from lucency.metrics.films import boxed, findings, normal, simulated
-
         # One after the other: the first is what the phantoms have too.
         known = [finding for finding in findings(films) if finding in _engine("box").classifier.classes]
         for some in (*(boxed(films, finding) for finding in known), normal(films), simulated(films)):
@@ -204,25 +131,20 @@ KEY = ("what", "kind", "key", "method", "removal", "watch")
 
 
 @contextmanager
-def _only(folder: Path) -> Iterator[Path]:
+def only(folder: Path) -> Iterator[Path]:
     """The file of rows, for one process at a time; the death of a process frees it.
 
     Raises:
         OutputError: when another process has it, or it cannot be written.
     """
-    from filelock import Timeout
-
-    from lucency.errors import OutputError
-    from lucency.writing import alone, reason
-
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder / ".benchmark-trust.lock"):
+        with alone(folder / ".trust.lock"):
             yield folder / "rows.jsonl"
     except Timeout as error:
         raise OutputError(
-            f"Another benchmark-trust is at work in {folder}; wait for its end or name another --out."
+            f"Another trust benchmark is at work in {folder}; wait for its end or name another --out."
         ) from error
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({reason(error)}); name another --out.") from error
@@ -232,7 +154,7 @@ def _only(folder: Path) -> Iterator[Path]:
                 folder.rmdir()  # nothing was put there
 
 
-def _kept(file: Path, tasks: Sequence[Task]) -> tuple[list[Record], int]:
+def kept_rows(file: Path, tasks: Sequence[Task]) -> tuple[list[Record], int]:
     """The rows of an earlier run that this one wants, made with the same weights, and how many lines are damaged."""
     if not file.exists():
         return [], 0
@@ -256,10 +178,8 @@ def _kept(file: Path, tasks: Sequence[Task]) -> tuple[list[Record], int]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Callable[[Record], None]]:
+def appending(file: Path) -> Iterator[Callable[[Record], None]]:
     """What adds a row to the file; nothing that is there is touched."""
-    from lucency.errors import OutputError
-    from lucency.writing import reason
 
     def failed(error: OSError) -> OutputError:
         return OutputError(f"{file} cannot be written ({reason(error)}); free space or name another --out.")
@@ -284,16 +204,8 @@ def _opened(file: Path) -> Iterator[Callable[[Record], None]]:
         yield add
 
 
-def _done(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: Any) -> Iterator[Record]:
+def made_rows(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: Any) -> Iterator[Record]:
     """Makes what is missing, scan by scan for all contestants; one that takes far more time than most has to wait."""
-    import multiprocessing
-    import statistics
-    from collections import defaultdict
-    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-    from concurrent.futures.process import BrokenProcessPool
-
-    from lucency.errors import ParameterError
-
     made = {tuple(row[k] for k in KEY) for row in rows}
     todo: dict[tuple[str, ...], list[Task]] = defaultdict(list)
     for task in tasks:
@@ -340,44 +252,32 @@ def _done(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: Any) -
 
 
 def _deaf() -> None:
-    import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-_ENGINES: dict[str, Any] = {}
-
-
-def _engine(kind: str) -> Any:
+def _engine(kind: str) -> Engine:
     """The engine for cases of that kind; one for each process."""
-    from lucency.classifier.loading import load_classifier
-    from lucency.engine import Engine
+    return _engine_of(MODELS.get(kind, FILMS))
 
-    name = MODELS.get(kind, FILMS)
-    if name not in _ENGINES:
-        _ENGINES[name] = Engine(load_classifier(name))
-    return _ENGINES[name]
+
+@lru_cache(2)
+def _engine_of(model: str) -> Engine:
+    return Engine(load_classifier(model))
 
 
 def _fingerprint(kind: str) -> str:
-    return str(_engine(kind).classifier.fingerprint)
+    return _engine(kind).classifier.fingerprint
 
 
 @lru_cache(2)
 def _case(kind: str, case: Any, kept: Path) -> Any:
     """The scan with its truth; most contestants ask for the same one, one after the other."""
-    from lucency.metrics.trust import phantom_case
-
     return phantom_case(case, kept) if kind == "phantom" else case.case()
 
 
 def made_row(task: Task) -> Record:
     """One row, in whatever process."""
-    import time
-
-    from lucency.errors import LucencyError, OutputError
-    from lucency.metrics.trust import gold_map, kept_array, map_row, removal_row
-
     engine = _engine(task.kind)
     started = time.process_time()
     try:

@@ -1,4 +1,4 @@
-"""The page of ``lucency benchmark-trust``: its tables and its recommendation."""
+"""The page of the trust table: its tables and its recommendation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from lucency.metrics.trust import PIECES, TOLERATED, Record, artefact_rate, recommend, removals_summary, summary
+from trust.measuring import PIECES, TOLERATED, Record, artefact_rate, recommend, removals_summary, summary
 
 
 def tables(rows: Sequence[Record]) -> dict[str, Any]:
