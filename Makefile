@@ -4,6 +4,7 @@
 # make fuzz   ten minutes of hostile files, names, kills and full disks
 # make docs   build the documentation into site/
 # make bench  occlusion against Captum and MONAI, how soon a map is useful, how many evaluations methods need
+# make release  build, check and try the package as a user would; leaves dist/ and publishes nothing
 # make lock   pin the dependencies anew (needed only after a change in pyproject.toml)
 #
 # Everything is installed into .venv. pip takes the build of PyTorch that it finds first; on a Linux machine without
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test fuzz lint docs bench lock clean env-demo env-test env-docs
+.PHONY: demo test fuzz lint docs bench release lock clean env-demo env-test env-docs
 
 demo: env-demo
 	$(RUN) -m lucency explain src/lucency/phantom/demo.png --model lucency:phantom --target effusion --out out/demo
@@ -43,6 +44,9 @@ bench: env-test
 	$(RUN) benchmarks/anytime.py --threads 1 --model lucency:effusion --out out/bench/anytime-effusion.json
 	$(RUN) benchmarks/evaluations.py
 	$(RUN) docs/scripts/speed.py
+
+release:
+	sh tools/release.sh "$(PYTHON)" "$(TORCH_INDEX)"
 
 lock:
 	sh tools/lock.sh $(PYTHON)

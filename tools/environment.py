@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+TORCH = ROOT / "requirements" / "torch.txt"
 OLDEST = (3, 11)
 
 
@@ -36,7 +37,7 @@ def healthy():
 
 
 def fingerprint(lock):
-    parts = [lock.read_bytes(), (ROOT / "pyproject.toml").read_bytes()]
+    parts = [lock.read_bytes(), TORCH.read_bytes(), (ROOT / "pyproject.toml").read_bytes()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
@@ -70,7 +71,10 @@ def main():
             sys.exit("Python could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv.")
     print(f"Installing what {lock.relative_to(ROOT)} pins ...", flush=True)
     index = ["--extra-index-url", options.index] if options.index else []
-    pip("install", "--quiet", *index, "--requirement", str(lock))
+    # Every file is checked against its hash, and what is pinned is all there is. PyTorch's builds differ by machine;
+    # what it needs besides is there already.
+    pip("install", "--quiet", "--no-deps", "--require-hashes", "--requirement", str(lock))
+    pip("install", "--quiet", *index, "--requirement", str(TORCH))
     pip("install", "--quiet", "--no-deps", "--editable", str(ROOT))
     stamp.write_text(fingerprint(lock))
 
