@@ -26,7 +26,7 @@ from lucency.classifier import Classifier, Question
 from lucency.classifier.loading import Scores, load_classifier
 from lucency.engine import Engine
 from lucency.error_bars import with_error_bars
-from lucency.errors import MissingExtraError, ParameterError
+from lucency.errors import MissingExtraError, ModelError, ParameterError
 from lucency.explanation import Explanation, parse_budget
 from lucency.methods import Method, Step, method_named
 from lucency.methods.occlusion import Occlusion
@@ -361,14 +361,15 @@ class Run:
             notices=(*self.doubts, *scan.notices, *engine.classifier.notices, *engine.notices),
             steps=tuple(self._recorded or ()),
         )
-        verdict = judge(
-            found,
-            scan=scan,
-            engine=engine,
-            removal=method.removal or Blur(),
-            sanity=None if sanity is None else sanity.passes,
-            doubts=self.doubts,
-        )
+        passes = None if sanity is None else sanity.passes
+        try:
+            verdict = judge(
+                found, scan=scan, engine=engine, removal=method.removal or Blur(), sanity=passes, doubts=self.doubts
+            )
+        except ModelError as error:
+            # The map stands; only what hiding its strongest region does cannot be said.
+            verdict = judge(found, sanity=passes, doubts=self.doubts)
+            found = replace(found, notices=(*found.notices, f"The strongest region was not hidden: {error}"))
         return replace(found, verdict=verdict.as_dict())
 
 

@@ -24,7 +24,8 @@ LIMIT_S, LIMIT_MIB = 22.0, 2048
 def batch(seconds: float, seed: int, first: int) -> None:
     """Reads films until the time is over, or until one takes too long; a line of JSON for each."""
     sys.path[:0] = [str(HERE), str(HERE.parent)]
-    import films
+    import made_films as films
+
     from lucency import LucencyError
     from lucency.reading.dicom import read_dicom
 

@@ -10,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import made_films as films
 import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, get_frame
 
-import films
 from bad_inputs import dicom
 from lucency import LucencyError
 from lucency.errors import ScanError

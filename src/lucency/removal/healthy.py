@@ -13,6 +13,7 @@ from safetensors.torch import load
 from torch import Tensor
 from torch.nn import functional as F
 
+from lucency.asking import one_at_a_time
 from lucency.errors import ParameterError
 from lucency.removal.base import Fill, Removal
 from lucency.removal.network import InPainter
@@ -58,7 +59,8 @@ class Healthy(Removal):
         def some(masks: Tensor) -> Tensor:
             # A pixel of the network's that is partly gone is gone.
             kept = 1 - F.adaptive_max_pool2d(1 - masks[:, None].to(small), SIZE)
-            painted = network(small.expand(len(masks), 1, *SIZE), kept).clamp(0, 1)
+            with one_at_a_time():
+                painted = network(small.expand(len(masks), 1, *SIZE), kept).clamp(0, 1)
             return F.interpolate(painted, grid, mode="bilinear", antialias=True).to(pixels)
 
         return lambda masks: torch.cat([some(part) for part in torch.split(masks, AT_ONCE)])
