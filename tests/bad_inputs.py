@@ -172,7 +172,7 @@ def unknown_syntax(path: Path) -> Path:
 
 def contradictory() -> bytes:
     """A JPEG-LS film of 40 rows whose header says 64: decoders abort on it."""
-    from hostile.films import edited, film
+    from hostile.made_films import edited, film
 
     return edited(film("JPEGLSLossless"), "Rows", 64)
 

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
 from bad_inputs import dicom, ramp, saved
-from hostile.films import film, values
+from hostile.made_films import film, values
 from kinds import Kind
 
 FILM = ramp()
