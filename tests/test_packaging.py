@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 EXTRAS = [
     "typer", "rich", "matplotlib", "jinja2", "imageio_ffmpeg", "pydicom", "nibabel", "onnxruntime", "torchxrayvision",
-    "torchvision", "timm", "transformers", "httpx", "onnx", "monai",
+    "highdicom", "torchvision", "timm", "transformers", "httpx", "onnx", "monai",
     "captum", "lime", "quantus", "sklearn", "pandas", "cv2", "gdcm",
 ]  # fmt: skip
 

@@ -20,6 +20,7 @@ from lucency import explanation_file
 from lucency.errors import ParameterError
 from lucency.methods import Step
 from lucency.privacy import shown_source
+from lucency.writing import results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,6 +124,24 @@ class Explanation:
         from lucency.render import overlay
 
         return overlay(self, **how)
+
+    def to_dicom(self, source: str | Path, folder: str | Path, **how: Any) -> list[Path]:
+        """Writes DICOM objects that belong to the study of the film, see :func:`lucency.dicom.derived`.
+
+        Args:
+            source: the DICOM file that was explained.
+            folder: made when missing; the files of an earlier call in it go.
+
+        Raises:
+            OutputError: when they cannot be written; the folder is then as it was before.
+            ScanError: when the source cannot be read, cannot be referred to or is another film.
+            MissingExtraError: without the ``clinic`` extra.
+        """
+        from lucency.dicom import derived, save
+
+        found = derived(self, source, **how)
+        with results(Path(folder), "dicom") as place:
+            return [Path(folder) / file.name for file in save(found, place.place)]
 
     def save(self, path: str | Path) -> Path:
         """Writes everything into one file, see :mod:`lucency.explanation_file`.

@@ -1,0 +1,54 @@
+"""All objects of an explanation, and their files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydicom import Dataset
+
+from lucency.dicom.making import Making
+from lucency.dicom.secondary_capture import overlay
+from lucency.dicom.source import source_of
+from lucency.explanation import Explanation
+
+OBJECTS = {"overlay.dcm": overlay}
+
+
+def derived(
+    explanation: Explanation,
+    source: str | Path,
+    *,
+    window: str | int | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> dict[str, Dataset]:
+    """The objects by the names of their files.
+
+    Args:
+        source: the DICOM file that was explained.
+        window, value_range: as they were given to :func:`lucency.read_scan` for the explanation.
+
+    Raises:
+        ScanError: when the source cannot be read, cannot be referred to or is another film.
+        ParameterError: when the explanation is of a volume.
+    """
+    with warnings.catch_warnings():
+        # Of values in the film that bend the standard; they are copied as they are.
+        warnings.simplefilter("ignore")
+        making = Making(explanation, source_of(explanation, source, window=window, value_range=value_range))
+        made = {name: make(making) for name, make in OBJECTS.items()}
+    return {name: found for name, found in made.items() if found is not None}
+
+
+def save(objects: Mapping[str, Dataset], folder: Path) -> list[Path]:
+    """Writes each object into a file of its name in a folder that is there.
+
+    Raises:
+        OSError: when one cannot be written.
+    """
+    for name, found in objects.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found.save_as(folder / name, enforce_file_format=True)
+    return [folder / name for name in objects]

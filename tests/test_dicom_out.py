@@ -1,0 +1,307 @@
+"""DICOM objects made of an explanation: they refer to the film, validate, read back equal, and are the same twice."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+import lucency
+from bad_inputs import dicom as capture
+from lucency import Explanation, Scan, read_scan
+from lucency.attribution import attribute
+from lucency.cli import main
+from lucency.dicom import derived
+from lucency.dicom.objects import OBJECTS
+from lucency.engine import Engine
+from lucency.errors import LucencyError, ParameterError
+from lucency.methods.occlusion import Occlusion
+from lucency.render.palette import Scale, composite
+from nets import Window, classifier_of
+
+DX = "1.2.840.10008.5.1.4.1.1.1.1"
+needs_dciodvfy = pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools are not installed")
+needs_dcmtk = pytest.mark.skipif(shutil.which("dcm2pnm") is None, reason="dcmtk is not installed")
+
+
+def code(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def film(path: Path, values: NDArray[np.generic] | None = None, **tags: object) -> Path:
+    """A digital radiograph of a chest, without a fault."""
+    if values is None:
+        rows, columns = np.mgrid[:64, :80]
+        values = (500 + 30 * rows + 9 * columns).astype(np.uint16)
+    data = capture(values)
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = DX
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = "1.2.826.0.1.3680043.2.1.1"
+    about: dict[str, object] = {
+        "SpecificCharacterSet": "ISO_IR 100",
+        "StudyInstanceUID": "1.2.826.0.1.3680043.2.1",
+        "SeriesInstanceUID": "1.2.826.0.1.3680043.2.1.9",
+        "ImageType": ["ORIGINAL", "PRIMARY", ""],
+        "PatientName": "Müller^Jürg",
+        "PatientID": "4711",
+        "PatientBirthDate": "19520229",
+        "PatientSex": "M",
+        "PatientAge": "062Y",
+        "StudyDate": "20140301",
+        "StudyTime": "101500",
+        "AcquisitionDate": "20140301",
+        "AcquisitionTime": "101501",
+        "ContentDate": "20140301",
+        "ContentTime": "101501",
+        "AccessionNumber": "A1",
+        "ReferringPhysicianName": "Doe^Jane",
+        "StudyID": "S1",
+        "SeriesNumber": 1,
+        "InstanceNumber": 1,
+        "Manufacturer": "Maker",
+        "Modality": "DX",
+        "PresentationIntentType": "FOR PRESENTATION",
+        "BodyPartExamined": "CHEST",
+        "ViewPosition": "PA",
+        "ImageLaterality": "U",
+        "PatientOrientation": ["L", "F"],
+        "ImagerPixelSpacing": [0.2, 0.2],
+        "PixelIntensityRelationship": "LOG",
+        "PixelIntensityRelationshipSign": -1,
+        "RescaleIntercept": 0,
+        "RescaleSlope": 1,
+        "RescaleType": "US",
+        "PresentationLUTShape": "IDENTITY",
+        "LossyImageCompression": "00",
+        "BurnedInAnnotation": "NO",
+        "WindowCenter": 2048,
+        "WindowWidth": 4096,
+        "BitsAllocated": 16,
+        "BitsStored": 12,
+        "HighBit": 11,
+        "AcquisitionContextSequence": [],
+        "DetectorType": "DIRECT",
+        "PositionerType": "",
+        "AnatomicRegionSequence": [code("51185008", "SCT", "Chest")],
+        "ViewCodeSequence": [code("272479007", "SCT", "postero-anterior")],
+        **tags,
+    }
+    about["ViewCodeSequence"][0].ViewModifierCodeSequence = []  # type: ignore[index]
+    for name, value in about.items():
+        if value is None:
+            data.pop(name, None)
+        else:
+            setattr(data, name, value)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+NEGATIVE: dict[str, object] = {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"}
+
+
+def explained(path: Path, **how: object) -> Explanation:
+    """A map of a classifier that looks at one place, with a positive and a negative side."""
+    scan = read_scan(path, **how)  # type: ignore[arg-type]
+    found = attribute(scan, Engine(classifier_of(Window((10, 30), (20, 50)))), Occlusion(patch=8), target=0)
+    tilted = found.heatmap - np.float32(0.2) * found.heatmap.max()
+    verdict = {"text": "At the left base: the strongest evidence.", "headline": "At the left base.", "doubts": []}
+    return replace(found, heatmap=tilted.astype(np.float32), verdict=verdict)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Explanation, Path]:
+    """A film, its explanation, and the folder of the objects."""
+    place = tmp_path_factory.mktemp("dicom")
+    source = film(place / "film.dcm")
+    explanation = explained(source)
+    explanation.to_dicom(source, place / "out")
+    return source, explanation, place / "out"
+
+
+def errors(file: Path) -> set[str]:
+    """What dciodvfy calls an error."""
+    said = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, errors="replace")
+    return {line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")}
+
+
+@needs_dciodvfy
+def test_the_film_of_the_tests_is_without_error(made: tuple[Path, Explanation, Path]) -> None:
+    assert errors(made[0]) == set()
+
+
+@needs_dciodvfy
+@pytest.mark.parametrize("name", OBJECTS)
+def test_each_object_validates(made: tuple[Path, Explanation, Path], name: str) -> None:
+    assert errors(made[2] / name) == set()
+
+
+@needs_dciodvfy
+def test_as_a_set_they_contradict_nothing(made: tuple[Path, Explanation, Path]) -> None:
+    source, _, folder = made
+    files = [str(source), *map(str, sorted(folder.glob("*.dcm")))]
+    said = subprocess.run(["dcentvfy", *files], capture_output=True, text=True, errors="replace")
+    assert "Error" not in said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_study_and_patient_are_the_films_and_the_series_is_new(made: tuple[Path, Explanation, Path], name: str) -> None:
+    source, found = pydicom.dcmread(made[0]), pydicom.dcmread(made[2] / name)
+    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "StudyInstanceUID",
+                    "StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName"):  # fmt: skip
+        assert str(found[keyword].value) == str(source[keyword].value), keyword
+    assert found.SeriesInstanceUID != source.SeriesInstanceUID
+    assert found.SOPInstanceUID != source.SOPInstanceUID
+    assert "Research only" in found.SeriesDescription
+    assert str(source.SOPInstanceUID) in str(found)
+    assert "Lucency" in found.Manufacturer
+
+
+def test_series_are_distinct(made: tuple[Path, Explanation, Path]) -> None:
+    found = [pydicom.dcmread(file) for file in sorted(made[2].glob("*.dcm"))]
+    assert len({one.SOPInstanceUID for one in found}) == len(found)
+    assert all(one.Modality for one in found)
+    for one in found:
+        assert {o.Modality for o in found if o.SeriesInstanceUID == one.SeriesInstanceUID} == {one.Modality}
+
+
+def test_the_same_explanation_twice_gives_the_same_bytes(made: tuple[Path, Explanation, Path], tmp_path: Path) -> None:
+    source, explanation, folder = made
+    saved = explanation.save(tmp_path / "e.lucency")
+    Explanation.load(saved).to_dicom(source, tmp_path / "again")
+    names = sorted(file.name for file in folder.glob("*.dcm"))
+    assert names == sorted(file.name for file in (tmp_path / "again").glob("*.dcm"))
+    for name in names:
+        assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+def test_made_again_at_another_time_the_identifiers_are_the_same(made: tuple[Path, Explanation, Path]) -> None:
+    source, explanation, folder = made
+    later = dict(explanation.provenance) | {"made": "2031-05-06T07:08:09+00:00", "seconds": 99.0}
+    for name, found in derived(replace(explanation, provenance=later), source).items():
+        assert found.SOPInstanceUID == pydicom.dcmread(folder / name).SOPInstanceUID
+        assert found.InstanceCreationDate == "20310506"
+
+
+def test_another_map_has_other_identifiers(made: tuple[Path, Explanation, Path]) -> None:
+    source, explanation, folder = made
+    for name, found in derived(replace(explanation, heatmap=explanation.heatmap * 2), source).items():
+        assert found.SOPInstanceUID != pydicom.dcmread(folder / name).SOPInstanceUID
+
+
+@pytest.mark.parametrize("tags", [{}, NEGATIVE], ids=["MONOCHROME2", "MONOCHROME1"])
+def test_the_overlay_is_the_film_as_a_viewer_shows_it(tmp_path: Path, tags: dict[str, object]) -> None:
+    source = film(tmp_path / "film.dcm", **tags)
+    explanation = explained(source)
+    explanation.to_dicom(source, tmp_path / "out")
+    found = pydicom.dcmread(tmp_path / "out" / "overlay.dcm")
+    shown = composite(explanation.pixels[0], Scale.of(explanation.heatmap).strength(explanation.heatmap))
+    rgb = found.pixel_array
+    rows, columns = explanation.heatmap.shape
+    at = [
+        (y, x)
+        for y in range(rgb.shape[0] - rows + 1)
+        for x in [(rgb.shape[1] - columns) // 2]
+        if np.array_equal(rgb[y : y + rows, x : x + columns], shown)
+    ]
+    assert len(at) == 1
+    assert found.BurnedInAnnotation == "YES"
+    stored = pydicom.dcmread(source).pixel_array
+    darkest = np.unravel_index(stored.argmin(), stored.shape)
+    assert explanation.pixels[0][darkest] == explanation.pixels.min() if not tags else explanation.pixels.max()
+
+
+@pytest.mark.parametrize("name", ["山田^太郎", "Müller^Jürg"])
+def test_names_in_any_script_arrive(tmp_path: Path, name: str) -> None:
+    source = film(tmp_path / "film.dcm", SpecificCharacterSet="ISO_IR 192", PatientName=f"Yamada^Tarou={name}")
+    explained(source).to_dicom(source, tmp_path / "out")
+    for file in (tmp_path / "out").glob("*.dcm"):
+        assert str(pydicom.dcmread(file).PatientName) == f"Yamada^Tarou={name}"
+
+
+def test_what_bends_the_standard_in_the_film_is_copied_and_ends_nothing(tmp_path: Path) -> None:
+    source = film(tmp_path / "film.dcm", PatientAge="062Y", PatientOrientation=None, BodyPartExamined=None)
+    data = source.read_bytes().replace(b"062Y", b"62  ").replace(b"M ", b"x ", 1)
+    source.write_bytes(data)
+    explained(source).to_dicom(source, tmp_path / "out")
+    assert all("62" in str(pydicom.dcmread(f).get_item("PatientAge").value) for f in (tmp_path / "out").glob("*.dcm"))
+
+
+def refused(explanation: Explanation, source: Path, **how: object) -> str:
+    with pytest.raises(LucencyError) as caught:
+        derived(explanation, source, **how)  # type: ignore[arg-type]
+    said = str(caught.value)
+    assert re.fullmatch(r"[^\n]+\.", said)
+    return said
+
+
+def test_bad_sources_are_refused_in_one_sentence(made: tuple[Path, Explanation, Path], tmp_path: Path) -> None:
+    source, explanation, _ = made
+    (tmp_path / "text.dcm").write_bytes(b"not an image" * 40)
+    (tmp_path / "film.png").write_bytes(Path(lucency.__file__).with_name("phantom").joinpath("demo.png").read_bytes())
+    other = film(tmp_path / "other.dcm", (np.arange(64 * 80).reshape(64, 80) % 4000).astype(np.uint16))
+    frames = film(tmp_path / "frames.dcm", np.zeros((128, 80), np.uint16), NumberOfFrames=2, Rows=64)
+    nameless = film(tmp_path / "nameless.dcm", StudyInstanceUID=None)
+    for file, words in {
+        tmp_path / "nowhere.dcm": "is no file",
+        tmp_path: "is no file",
+        tmp_path / "text.dcm": "damaged",
+        tmp_path / "film.png": "no DICOM film",
+        other: "does not show the pixels",
+        frames: "2 frames",
+        nameless: "no StudyInstanceUID",
+    }.items():
+        assert words in refused(explanation, file)
+    assert "does not show" in refused(explanation, source, value_range=(0, 3000))
+    volume = Scan(torch.rand(1, 4, 8, 8))
+    deep = attribute(volume, Engine(classifier_of(Window((0, 2), (0, 4), (0, 4)))), Occlusion(patch=2))
+    with pytest.raises(ParameterError, match="volume"):
+        derived(deep, source)
+
+
+def test_the_window_of_the_explanation_can_be_said(tmp_path: Path) -> None:
+    source = film(tmp_path / "film.dcm")
+    explanation = explained(source, value_range=(600.0, 2500.0))
+    assert "--value-range" in refused(explanation, source)
+    assert derived(explanation, source, value_range=(600.0, 2500.0))
+
+
+def test_the_command_writes_what_python_writes(
+    made: tuple[Path, Explanation, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, explanation, folder = made
+    saved = explanation.save(tmp_path / "e.lucency")
+    with pytest.raises(SystemExit) as end:
+        main(["dicom", str(saved), "--source", str(source), "--out", str(tmp_path / "out")])
+    assert end.value.code == 0
+    assert "overlay.dcm" in capsys.readouterr().out
+    for file in folder.glob("*.dcm"):
+        assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes()
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(
+    made: tuple[Path, Explanation, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, explanation, _ = made
+    saved = explanation.save(tmp_path / "e.lucency")
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(SystemExit) as end:
+        main(["dicom", str(saved), "--source", str(source), "--out", str(tmp_path / "out")])
+    assert end.value.code == 3
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@needs_dcmtk
+@pytest.mark.parametrize("name", ["overlay.dcm"])
+def test_dcmtk_opens_the_pictures(made: tuple[Path, Explanation, Path], tmp_path: Path, name: str) -> None:
+    subprocess.run(["dcm2pnm", str(made[2] / name), str(tmp_path / "shown.ppm")], check=True)
+    assert (tmp_path / "shown.ppm").stat().st_size > 64 * 80
