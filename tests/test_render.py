@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from lucency import Explanation, Scan, explain
 from lucency.classifier import Classifier
 from lucency.classifier.base import Fit
 from lucency.errors import OutputError, ParameterError
-from lucency.methods import Step
+from lucency.methods import Step, Trials
 from lucency.methods.integrated_gradients import IntegratedGradients
 from lucency.methods.lime import Lime
 from lucency.methods.occlusion import Occlusion
@@ -40,7 +40,7 @@ from lucency.render import (
 from lucency.render.film import Film
 from lucency.render.lettering import font, lines
 from lucency.render.overlay import nice_length
-from lucency.render.recorder import FRAMES, SHARE
+from lucency.render.recorder import FRAMES, SHARE, Trace
 from lucency.render.views import views
 from nets import Window, classifier_of
 
@@ -82,6 +82,78 @@ def test_frames_are_bounded_even_and_end_with_the_last_step(steps: int, most: in
     assert len(set(np.diff(frames[:-1]))) <= 1
     assert len(recorder.points) <= 1001
     assert recorder.points[-1][1] == (steps - 1, steps - 1)
+
+
+def trials(scores: list[float], counts: dict[str, int], at_once: int = 16) -> Iterator[Step]:
+    """A run that asks about one piece after the other, so many at once; what trial i shows is full of i."""
+    for start in range(0, len(scores), at_once):
+        told = tuple(scores[start : start + at_once])
+
+        def show(i: int, start: int = start) -> Step:
+            return dataclasses.replace(step(start + i, len(scores), counts), score=scores[start + i], point=None)
+
+        yield dataclasses.replace(show(len(told) - 1), trials=Trials(1.0, told, show))
+
+
+@pytest.mark.parametrize("at", [0, 1, 333, 698, 699])
+def test_the_one_piece_of_many_that_reacts_is_shown(at: int) -> None:
+    scores = [1.0] * 700
+    scores[at] = 0.4
+    recorder, counts = Recorder(), dict[str, int]()
+    for one in trials(scores, counts):
+        recorder(one)
+    frames = recorder.frames
+    assert len(frames) <= FRAMES
+    assert [f.number for f in frames if f.telling] == [at]
+    (shown,) = [f for f in frames if f.number == at]
+    assert shown.score == 0.4
+    assert float(shown.perturbed.settle().grey.max()) == (255 if at else 0)
+    assert np.allclose(shown.heatmap.settle().floats, at, rtol=1e-3)
+    rest = [f.number for f in frames if f.number not in (at, 699)]
+    assert max(np.diff(rest)) <= 2 * 700 / 30
+    assert (frames[0].number, frames[-1].number) == (0, 699)
+
+
+@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=400), most=st.integers(2, 30), at_once=st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_the_largest_reactions_are_shown_in_order(scores: list[float], most: int, at_once: int) -> None:
+    recorder = Recorder(most)
+    for one in trials(scores, {}, at_once):
+        recorder(one)
+    numbers = [f.number for f in recorder.frames]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) <= most
+    assert numbers[-1] == len(scores) - 1
+    assert all(f.score == scores[f.number] for f in recorder.frames)
+    reactions = sorted((1 - s for s in scores), reverse=True)[: (most - 1) // 2]
+    least = 0.1 * max(reactions, default=0)
+    told = sorted((1 - f.score for f in recorder.frames if f.telling), reverse=True)
+    assert told == [r for r in reactions if r >= least > 0]
+
+
+def test_a_long_curve_keeps_its_extremes() -> None:
+    trace, scores = Trace(50), np.ones(10_000)
+    scores[[77, 5000, 9999]] = 0.2, 1.5, 0.3
+    for i, score in enumerate(scores):
+        trace.add(i, float(score), 1.0)
+    assert 50 <= len(trace.points) <= 100
+    assert {(77, 0.2), (5000, 1.5), (9999, 0.3)} <= set(trace.points)
+    assert trace.points == sorted(trace.points)
+
+
+def test_an_occlusion_shows_the_patch_that_reacts_and_the_curve() -> None:
+    explanation, recorder = explained((64, 64))
+    lowest = min(recorder.frames, key=lambda f: f.score)
+    assert lowest.score == min(score for _, score in recorder.scores)
+    assert len(recorder.scores) == explanation.facts["patches"]
+    film = Film(explanation, recorder)
+    assert film.chart is not None
+    top, left, bottom, right = film.stage.changed(film.clean, lowest.perturbed.settle().grey)  # type: ignore[misc]
+    scale = film.stage.size[0] / 64
+    assert top <= 35 * scale <= bottom
+    assert left <= 35 * scale <= right
+    last = list(film.images())[-1]
+    assert last.height > 72 + film.tall + 150
 
 
 def test_a_dropped_step_is_never_built_and_no_perturbed_scan_during_the_run() -> None:
@@ -241,10 +313,11 @@ def frames_of(path: Path) -> int:
 def test_animations_decode(suffix: str, tmp_path: Path) -> None:
     explanation, recorder = explained((64, 64))
     path = save_animation(explanation, recorder, tmp_path / f"a{suffix}")
-    frames = len(recorder.frames)
-    assert frames > 10
-    # A film cannot hold a picture longer than another, so the first and the last come again and again.
-    assert frames_of(path) == (frames + 1 if suffix != ".mp4" else frames - 1 + 8 + 25)
+    frames, telling = recorder.frames, sum(f.telling for f in recorder.frames[:-1])
+    assert len(frames) > 10
+    assert telling > 0
+    # A film cannot hold a picture longer than another, so it comes again and again.
+    assert frames_of(path) == (len(frames) + 1 if suffix != ".mp4" else len(frames) - 1 + telling + 8 + 25)
     assert path.stat().st_size < 3_000_000
     assert list(tmp_path.iterdir()) == [path]
 
@@ -276,11 +349,10 @@ def test_panels_follow_the_method() -> None:
 def test_the_patch_is_outlined_where_it_lies() -> None:
     explanation, recorder = explained((40, 40))
     film = Film(explanation, recorder)
-    first = recorder.frames[0].perturbed.settle().grey
+    first = recorder.frames[5].perturbed.settle().grey
     top, left, bottom, right = film.stage.changed(film.clean, first)  # type: ignore[misc]
     scale = film.stage.size[0] / 40
-    which = 15  # The last of the first 16 patches: row 1, column 5 of 10.
-    row, column = divmod(which, 10)
+    row, column = divmod(recorder.frames[5].number, 10)
     assert (top, left, bottom, right) == pytest.approx(
         (4 * row * scale, 4 * column * scale, 4 * (row + 1) * scale, 4 * (column + 1) * scale), abs=1.5
     )

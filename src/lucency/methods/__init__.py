@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lucency.methods.base import Method, Step, methods
+from lucency.methods.base import Method, Step, Trials, methods
 from lucency.parameters import Found, kinds, pairs, replaced
 
 if TYPE_CHECKING:
@@ -79,5 +79,6 @@ __all__ = [
     "Shapley",
     "SmoothGrad",
     "Step",
+    "Trials",
     "method_named",
 ]

@@ -43,6 +43,21 @@ class Facts(Mapping[str, Fact]):
 
 
 @dataclass(frozen=True)
+class Trials:
+    """The perturbed scans of one step, where each asks about one piece: what a person may watch one by one.
+
+    Attributes:
+        clean: what the question reads on the clean scan.
+        scores: what it reads on each perturbed scan, in the order in which they were asked about.
+        show: the step as it would have been had it ended with that one.
+    """
+
+    clean: float
+    scores: tuple[float, ...]
+    show: Callable[[int], Step]
+
+
+@dataclass(frozen=True)
 class Step:
     """What a method knows at one moment. Everything behind a callable is built only when it is looked at.
 
@@ -62,6 +77,8 @@ class Step:
             (the gradient at this alpha).
         also: further maps by name (the strongest feature map's reaction, ...).
         facts: numbers and short words that belong into the result (R², completeness gap, ...), the latest count.
+        trials: the perturbed scans of this step one by one, where each asks about one piece; ``score`` and
+            ``perturbed`` are then those of the one that moved the score farthest.
     """
 
     done: float
@@ -75,6 +92,7 @@ class Step:
     reaction: Callable[[], Tensor] | None = None
     also: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
     facts: Mapping[str, Fact] = field(default_factory=dict)
+    trials: Trials | None = None
 
 
 class Method(ABC):
@@ -182,7 +200,7 @@ def _undisturbed_step(step: Step) -> Step:
     def shown(make: Callable[[], Tensor]) -> Callable[[], Tensor]:
         return undisturbed()(make)
 
-    facts = step.facts
+    facts, trials = step.facts, step.trials
     return replace(
         step,
         heatmap=shown(step.heatmap),
@@ -191,6 +209,7 @@ def _undisturbed_step(step: Step) -> Step:
         reaction=None if step.reaction is None else shown(step.reaction),
         also={name: shown(make) for name, make in step.also.items()},
         facts=Facts(undisturbed()(lambda: facts._found)) if isinstance(facts, Facts) else facts,
+        trials=None if trials is None else replace(trials, show=lambda i: _undisturbed_step(trials.show(i))),
     )
 
 

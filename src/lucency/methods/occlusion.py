@@ -29,7 +29,7 @@ from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.masks import Patches
-from lucency.methods.base import Fact, Method, Step, other_classes
+from lucency.methods.base import Fact, Method, Step, Trials, other_classes
 from lucency.methods.sampling import growing
 from lucency.removal import Constant, Removal, gaussian_blur
 from lucency.scan import Scan
@@ -118,51 +118,126 @@ class Occlusion(Method):
         if patch != asked:
             facts["patch cut to"] = " x ".join(map(str, patch))
 
-        def beside(so_far: tuple[Tensor, Tensor] | None) -> dict[str, Callable[[], Tensor]]:
-            maps: dict[str, Callable[[], Tensor]] = {
-                q.label: partial(_mean, patches, falls, covered, i, so_far) for i, q in enumerate(also, 1)
-            }
-            if others:
-                # Built from the scores when they are looked at: there may be a thousand classes.
-                scores, seen = (single.clone(), known.clone()) if so_far is None else so_far
-                spread = so_far is not None
-                for i, q in enumerate(others, 1 + len(also)):
-                    maps[q.label] = partial(_map_of, patches, scores, seen, i, spread)
-            return maps
+        def more(now: Tensor, values: Tensor) -> _More:
+            """What is known before patches ``now`` ``[B]`` with falls ``[Q, B]``, and those."""
+            kept = single.clone() if spread or others else None
+            labels = tuple(q.label for q in probe.questions[1:])
+            return _More(patches, falls, covered, kept, known.clone(), now, values, labels, spread)
 
         for wanted in _rounds(patches, single, known, engine, facts):
             for batch in cut(wanted):
                 scores = probe.scores(patches.masks(batch, probe.pixels.device), patches.boxes[batch])
                 for part in torch.split(torch.arange(len(batch)), probe.batch_size):
                     now = batch[part]
-                    single[:, now] = (probe.clean - scores[part]).T
+                    values = (probe.clean - scores[part]).T
+                    told = more(now, values)
+                    single[:, now] = values
                     known[now] = True
-                    falls, covered = _more(falls, covered, single[: len(falls), now], patches, now)
-                    seen = int(known.sum())
-                    so_far = (single.clone(), known.clone()) if spread and seen < len(patches) else None
-                    yield Step(
-                        done=min(seen / len(patches), 0.99) if engine.tolerance else seen / len(patches),
-                        evaluations=probe.evaluations,
-                        score=float(scores[part[-1], 0]),
-                        heatmap=partial(_mean, patches, falls, covered, 0, so_far),
-                        perturbed=partial(_hidden, probe, patches, now[-1:]),
-                        also=beside(so_far),
-                        facts={"patches": len(patches), **probe.facts, **facts},
-                    )
+                    falls, covered = _more(falls, covered, values[: len(falls)], patches, now)
+                    yield _Asked(
+                        probe,
+                        told,
+                        tuple(scores[part, 0].tolist()),
+                        probe.evaluations,
+                        {"patches": len(patches), **probe.facts, **facts},
+                        0.99 if engine.tolerance else 1.0,
+                    ).step
         if engine.tolerance:
             (between,) = (~known).nonzero(as_tuple=True)
-            single[:, between] = _interpolated(patches, single, between)[0]
-            falls, covered = _more(falls, covered, single[: len(falls), between], patches, between)
-            known[:] = True
+            told = more(between, _interpolated(patches, single, between)[0])
             yield Step(
                 done=1.0,
                 evaluations=probe.evaluations,
                 score=float(scores[-1, 0]),
-                heatmap=partial(_mean, patches, falls, covered, 0, None),
+                heatmap=told.map(len(between), 0),
                 perturbed=partial(_hidden, probe, patches, now[-1:]),
-                also=beside(None),
+                also=told.also(len(between)),
                 facts={"patches": len(patches), **probe.facts, **facts, "interpolated patches": len(between)},
             )
+
+
+@dataclass(frozen=True, eq=False)
+class _More:
+    """Patches ``now`` ``[B]`` with falls ``values`` ``[Q, B]``, and what was known before them.
+
+    Attributes:
+        falls, covered: sums ``[W, *grid]`` for the first questions and weights ``[*grid]``.
+        single: falls ``[Q, N]``, where a map needs them: of a class that is not summed, or of a map so far.
+        known: which patches ``[N]`` they are of.
+        labels: of the questions beside the first.
+        spread: whether patches not asked about yet take what lies around them.
+    """
+
+    patches: Patches
+    falls: Tensor
+    covered: Tensor
+    single: Tensor | None
+    known: Tensor
+    now: Tensor
+    values: Tensor
+    labels: tuple[str, ...]
+    spread: bool
+
+    def seen(self, n: int) -> int:
+        """Patches known with the first ``n`` of these."""
+        return int(self.known.sum()) + n
+
+    def also(self, n: int) -> dict[str, Callable[[], Tensor]]:
+        """The further maps with the first ``n`` of these."""
+        return {label: self.map(n, q) for q, label in enumerate(self.labels, 1)}
+
+    def map(self, n: int, q: int) -> Callable[[], Tensor]:
+        """The map of a question with the first ``n`` of these; built when it is looked at."""
+        return partial(self._map, n, q)
+
+    def _map(self, n: int, q: int) -> Tensor:
+        now, values, so_far, known = self.now[:n], self.values[q : q + 1, :n], None, self.known.clone()
+        known[now] = True
+        if self.single is not None:
+            single = self.single[q : q + 1].clone()
+            single[:, now] = values
+            so_far = (single, known) if self.spread and not known.all() else None
+        if q < len(self.falls):
+            falls, covered = _more(self.falls[q : q + 1], self.covered, values, self.patches, now)
+        else:
+            # Summed when it is looked at: there may be a thousand classes.
+            (which,) = known.nonzero(as_tuple=True)
+            nothing = torch.zeros_like(self.covered)
+            falls, covered = _more(nothing[None], nothing, single[:, which], self.patches, which)
+        return _mean(self.patches, falls, covered, so_far)
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Patches that were hidden one by one, and the score ``[B]`` without each."""
+
+    probe: Probe
+    more: _More
+    scores: tuple[float, ...]
+    evaluations: int
+    facts: dict[str, Fact]
+    most: float
+
+    @property
+    def step(self) -> Step:
+        """All of them as one step; it shows the one that moved the score farthest."""
+        clean = float(self.probe.clean[0])
+        farthest = max(range(len(self.scores)), key=lambda i: abs(self.scores[i] - clean))
+        shown = self._until(farthest)
+        trials = Trials(clean, self.scores, self._until)
+        return replace(self._until(len(self.scores) - 1), score=shown.score, perturbed=shown.perturbed, trials=trials)
+
+    def _until(self, last: int) -> Step:
+        patches = self.more.patches
+        return Step(
+            done=min(self.more.seen(last + 1) / len(patches), self.most),
+            evaluations=self.evaluations,
+            score=self.scores[last],
+            heatmap=self.more.map(last + 1, 0),
+            perturbed=partial(_hidden, self.probe, patches, self.more.now[last : last + 1]),
+            also=self.more.also(last + 1),
+            facts=self.facts,
+        )
 
 
 def _rounds(
@@ -218,13 +293,15 @@ def _more(falls: Tensor, covered: Tensor, values: Tensor, patches: Patches, whic
     return falls, covered
 
 
-def _mean(patches: Patches, falls: Tensor, covered: Tensor, q: int, so_far: tuple[Tensor, Tensor] | None) -> Tensor:
-    """The map of a question; where ``so_far`` is given, patches not asked about yet take what lies around them."""
-    falls = falls[q : q + 1]
+def _mean(patches: Patches, falls: Tensor, covered: Tensor, so_far: tuple[Tensor, Tensor] | None) -> Tensor:
+    """The map of a question from sums ``[1, *grid]`` and weights ``[*grid]``.
+
+    Where falls ``[1, N]`` ``so_far`` and which ``[N]`` are known are given, the others take what lies around them.
+    """
     if so_far is not None:
         single, known = so_far
         (missing,) = (~known).nonzero(as_tuple=True)
-        guess = _between(single[q], known, patches.counts)[missing]
+        guess = _between(single[0], known, patches.counts)[missing]
         falls, covered = _more(falls, covered, guess[None], patches, missing)
     mean = falls[0] / torch.where(covered > 0, covered, 1.0)
     if patches.region is None:
@@ -232,14 +309,6 @@ def _mean(patches: Patches, falls: Tensor, covered: Tensor, q: int, so_far: tupl
     inside = torch.zeros_like(mean, dtype=torch.bool)
     inside[tuple(slice(start, stop) for start, stop in patches.region)] = True
     return mean * inside
-
-
-def _map_of(patches: Patches, single: Tensor, known: Tensor, q: int, spread: bool) -> Tensor:
-    """The map of a question from the falls ``[Q, N]`` of the patches that are ``known`` ``[N]``."""
-    (which,) = known.nonzero(as_tuple=True)
-    falls, covered = single.new_zeros((1, *patches.grid)), single.new_zeros(patches.grid)
-    falls, covered = _more(falls, covered, single[q : q + 1, which], patches, which)
-    return _mean(patches, falls, covered, 0, (single[q : q + 1], known) if spread else None)
 
 
 def _hidden(probe: Probe, patches: Patches, which: Tensor) -> Tensor:

@@ -18,8 +18,6 @@ from lucency.render.recorder import Recorder
 ANIMATIONS = (".gif", ".webp", ".mp4")
 RATE = 10
 """Frames a second."""
-FIRST, LAST = 8, 25
-"""How many frames long the first and the last one stay."""
 GREYS = 64
 STEADY = 4
 LARGEST = 2_900_000
@@ -30,7 +28,9 @@ def save_animation(explanation: Explanation, recorder: Recorder, path: str | Pat
     """Writes what the recorder saw as GIF, WebP or MP4, told by the suffix.
 
     Three panels: the scan, the scan as it was perturbed at this step, and the map, curve or scatter growing; four
-    where a method shows its reaction (a gradient) besides the map. A volume is shown in the slice of its maximum.
+    where a method shows its reaction (a gradient) besides the map. Where a step tells its trials, their scores stand
+    beneath as a curve, beside the reaction of the strongest feature map where it was watched. A volume is shown in
+    the slice of its maximum.
 
     Raises:
         OutputError: when the file cannot be written; nothing half-written is left.
@@ -38,8 +38,8 @@ def save_animation(explanation: Explanation, recorder: Recorder, path: str | Pat
         MissingExtraError: for MP4 without the ``mp4`` extra.
     """
     with written(path, ANIMATIONS) as part:
-        images = list(Film(explanation, recorder).images())
-        held = [FIRST, *(1 for _ in images[2:]), LAST]
+        film = Film(explanation, recorder)
+        images, held = list(film.images()), film.held
         match part.suffix.lower():
             case ".gif":
                 _save_gif(images, held, part)

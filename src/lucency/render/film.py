@@ -21,11 +21,13 @@ from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.methods import METHODS
 from lucency.render import palette
-from lucency.render.lettering import cut, font, signed
+from lucency.render.lettering import cut, font, lines, signed
 from lucency.render.palette import Bytes, Floats, Scale, composite
 from lucency.render.recorder import Frame, Recorder, packed_scan
 from lucency.render.views import resized, views
 
+FIRST, TELLING, LAST = 8, 2, 25
+"""How many frames long the first one, those with a large reaction and the last one stay."""
 WIDTH = 960
 EDGE = 20
 GAP = 16
@@ -33,6 +35,8 @@ TOP = 72
 FOOT = 46
 TITLE = 17
 SMALL = 12
+STRIP = 168
+"""Height of the curve of the trials' scores, which lies beneath the panels."""
 OUTSIDE = 0.35
 """Brightness, in the perturbed scan, of what the model does not see."""
 
@@ -72,11 +76,26 @@ class Film:
         self.grey = resized(view.grey, *self.stage.size)
         clean = torch.from_numpy(explanation.pixels)
         self.clean = self.stage.plane(packed_scan(self.stage.grid.to_grid(clean)))
-        self.size = (WIDTH, (TOP + self.tall + FOOT + 16) // 2 * 2)
+        self.trials = bool(recorder.scores)
+        self.also = self.frames[-1].also if self.trials else None
+        self.others = Scale(1.0) if self.also is None else Scale.of(self.also[1].settle().floats)
+        strip = STRIP if self.trials else 0
+        self.size = (WIDTH, (TOP + self.tall + FOOT + 16 + strip) // 2 * 2)
         self.score = Gauge.of(explanation, self.frames)
         if self.panels[2] == "Score":
             assert method is not None
             self.chart = Chart(recorder.points, method.axes, method.panel == "curve", self.score.clean, self._panel(2))
+        elif self.trials:
+            label = explanation.provenance["question"]["watch"]
+            # Beneath the perturbed scan and the map; beneath the scan, what else reacts.
+            x, y, _, _ = self._panel(1)
+            self.chart = Chart(
+                [(number, (number, score)) for number, score in recorder.scores],
+                ("patches hidden, in the order of asking", label if len(label) < 20 else "score"),
+                True,
+                self.score.clean,
+                (x, y + self.tall + FOOT + 8, WIDTH - EDGE - x, STRIP),
+            )
         self.still = self._still()
 
     def _picture_size(self, extent: tuple[float, float]) -> tuple[int, int]:
@@ -115,7 +134,32 @@ class Film:
                 self._bar(image, i, scale, provenance["method"]["unit"] if self.panels[i] == "Map so far" else "")
         if self.chart is not None:
             self.chart.still(draw)
+        if self.also is not None:
+            self._also_still(image, self.also[0])
         return image
+
+    def _also_place(self) -> tuple[int, int, int, int]:
+        """Left, top, height and width of the small picture of what else reacts."""
+        x, y, w, h = self._panel(0)
+        down, across = self.stage.size
+        scale = min(STRIP / down, 0.55 * w / across)
+        return x, y + h + FOOT + 8, round(down * scale), round(across * scale)
+
+    def _also_still(self, image: Image.Image, name: str) -> None:
+        x, y, _, across = self._also_place()
+        draw = ImageDraw.Draw(image)
+        room = self.wide - across - 12
+        said = [*lines(f"Also watched: {name}", SMALL, room)[:5], f"full at {self.others}"]
+        for n, text in enumerate(said):
+            draw.text((x + across + 12, y + 16 * n), text, palette.MUTED, font(SMALL))
+
+    def _also_moving(self, image: Image.Image, frame: Frame | None) -> None:
+        x, y, down, across = self._also_place()
+        strength = self.grey * 0
+        if frame is not None and frame.also is not None:
+            strength = self._strength(frame.also[1].settle().floats, self.others)
+        picture = composite(resized(self.grey, down, across), resized(strength, down, across))
+        image.paste(Image.fromarray(picture), (x, y))
 
     def _paste(self, image: Image.Image, i: int, rgb: Bytes) -> None:
         image.paste(Image.fromarray(rgb), self._corner(i))
@@ -135,6 +179,11 @@ class Film:
         draw.text((x + w, y + 10), high, palette.TEXT, font(SMALL), anchor="ra")
         middle = cut(unit, SMALL, w - sides)
         draw.text((x + w / 2, y + 10), middle if middle == unit else "0", palette.MUTED, font(SMALL), anchor="ma")
+
+    @property
+    def held(self) -> list[int]:
+        """How many frames long each of :meth:`images` stays."""
+        return [FIRST, *(TELLING if frame.telling else 1 for frame in self.frames[:-1]), LAST]
 
     def images(self) -> Iterator[Image.Image]:
         """The clean scan first, then every kept step; the last one bears the crosshair of the maximum."""
@@ -161,7 +210,9 @@ class Film:
             for i in (self.panels.index("Scan at this step"), self.panels.index("Map so far")):
                 self._outline(draw, i, patch)
         if self.chart is not None:
-            self.chart.moving(image, -1.0 if frame is None else frame.done)
+            self.chart.moving(image, -1.0 if frame is None else frame.number + 1 if self.trials else frame.done)
+        if self.also is not None:
+            self._also_moving(image, frame)
         if frame is not None and frame.perturbed.settle().odd:
             self._odd(draw)
         self.score.draw(draw, self._foot(1), None if frame is None else frame.score)

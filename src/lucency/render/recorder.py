@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 FRAMES = 60
 POINTS = 1000
+TELLING = 0.1
+"""Share of the largest reaction from which on one is shown whatever its place in the run."""
 SHARE = 0.01
 """Share of the run's time that the recorder allows itself; what does not fit is built when the run is over."""
 SIDE = {2: 320, 3: 96}
@@ -47,6 +50,32 @@ class Thinned(Generic[T]):
             self.kept.append(make())
         self._seen += 1
         return wanted
+
+
+class Trace:
+    """A stream of scores of unknown length as at most ``2 * capacity`` points, none of its extremes lost."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.points: list[tuple[float, float]] = []
+        self._stride = 1
+        self._since = 0
+
+    def add(self, number: int, score: float, clean: float) -> None:
+        """The score of the trial ``number`` of the run, beside that of the clean scan."""
+
+        def farther(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+            return a if abs(a[1] - clean) >= abs(b[1] - clean) else b
+
+        new = (float(number), score)
+        if self._since:
+            self.points[-1] = farther(self.points[-1], new)
+        else:
+            self.points.append(new)
+        self._since = (self._since + 1) % self._stride
+        if len(self.points) == 2 * self.capacity and not self._since:
+            self.points = [farther(*pair) for pair in zip(self.points[::2], self.points[1::2], strict=True)]
+            self._stride *= 2
 
 
 class Picture(Generic[T]):
@@ -94,7 +123,13 @@ class Perturbed:
 
 @dataclass
 class Frame:
-    """One step, as far as an animation needs it."""
+    """One step, or one trial of a step, as far as an animation needs it.
+
+    Attributes:
+        also: the first of the further maps, with its name.
+        number: its place in the run, from 0.
+        telling: whether its reaction is among the largest of the run.
+    """
 
     done: float
     evaluations: int
@@ -103,9 +138,12 @@ class Frame:
     heatmap: Picture[SmallMap]
     perturbed: Picture[Perturbed]
     reaction: Picture[SmallMap] | None
+    also: tuple[str, Picture[SmallMap]] | None
+    number: int
+    telling: bool = False
 
     @classmethod
-    def of(cls, step: Step, known: OutOfDistribution | None = None) -> Frame:
+    def of(cls, step: Step, number: int, known: OutOfDistribution | None = None) -> Frame:
         def perturbed(pixels: Tensor) -> Perturbed:
             odd = known is not None and float(known.p_values(pixels[None])[0]) < LEVEL
             return Perturbed(packed_scan(pixels), odd)
@@ -118,15 +156,24 @@ class Frame:
             Picture(step.heatmap, packed_map),
             Picture(step.perturbed, perturbed),
             None if step.reaction is None else Picture(step.reaction, packed_map),
+            next(((name, Picture(make, packed_map)) for name, make in step.also.items()), None),
+            number,
         )
+
+    @property
+    def unbuilt(self) -> Iterator[Picture[SmallMap]]:
+        """The maps that are still to be built."""
+        maps = (self.heatmap, self.reaction, None if self.also is None else self.also[1])
+        return (m for m in maps if m is not None and not m.built)
 
 
 class Recorder:
     """Watches a run (``explain(..., on_step=recorder)``) and keeps what :func:`save_animation` needs.
 
-    At most ``frames`` steps are kept, evenly spread over the run. Maps of kept steps are built on the way only as far
-    as that costs no more than one per cent of the run; the others, and all perturbed scans, when the run is over: a
-    removal that draws random numbers must not draw more of them because someone watches.
+    At most ``frames`` moments are kept: those with the largest reactions, where a step tells the trials behind it
+    (:class:`~lucency.methods.Trials`), and the rest evenly spread over the run. Maps of kept moments are built on the
+    way only as far as that costs no more than one per cent of the run; the others, and all perturbed scans, when the
+    run is over: a removal that draws random numbers must not draw more of them because someone watches.
 
     With ``known``, frames say whether their perturbed scan is off the distribution that the model knows.
 
@@ -140,10 +187,14 @@ class Recorder:
         self.seconds = 0.0
         self._known = known
         # One place is for the last step, which is known only when no other follows.
-        self._frames: Thinned[Frame] = Thinned(frames - 1)
+        self._most = frames - 1
+        self._even: Thinned[Frame] = Thinned(self._most)
+        # The largest reactions so far, the smallest of them first; of equal ones the earlier counts more.
+        self._largest: list[tuple[float, int, Frame]] = []
         self._points: Thinned[tuple[float, tuple[float, float]]] = Thinned(POINTS)
+        self._trace = Trace(POINTS // 2)
         self._last: Step | None = None
-        self._last_kept = True
+        self._seen = 0
         self._first: float | None = None
         # Seconds of the dearest picture so far, to begin with a guess: the first must not be a surprise.
         self._dearest = 0.01
@@ -152,11 +203,16 @@ class Recorder:
         started = time.perf_counter()
         self._first = self._first or started
         self._last = step
-        self._last_kept = self._frames.offer(lambda: Frame.of(step, self._known))
+        if step.trials is None:
+            number = self._next()
+            self._even.offer(lambda: Frame.of(step, number, self._known))
+        else:
+            self._offer_trials(step)
         point = step.point
         if point is not None:
             self._points.offer(lambda: (step.done, point))
-        for picture in (p for f in self._frames.kept for p in (f.heatmap, f.reaction) if p is not None and not p.built):
+        kept = [*self._even.kept, *(frame for _, _, frame in self._largest)]
+        for picture in (picture for frame in kept for picture in frame.unbuilt):
             before = time.perf_counter()
             if self.seconds + self._dearest + before - started > SHARE * (before - self._first):
                 break
@@ -164,13 +220,51 @@ class Recorder:
             self._dearest = max(self._dearest, time.perf_counter() - before)
         self.seconds += time.perf_counter() - started
 
+    def _next(self) -> int:
+        self._seen += 1
+        return self._seen - 1
+
+    def _offer_trials(self, step: Step) -> None:
+        trials = step.trials
+        assert trials is not None
+        most = self._most // 2
+        for i, score in enumerate(trials.scores):
+            number, reaction = self._next(), abs(score - trials.clean)
+            made: list[Frame] = []
+
+            def make(i: int = i, number: int = number, made: list[Frame] = made) -> Frame:
+                made.append(Frame.of(trials.show(i), number, self._known))
+                return made[0]
+
+            self._even.offer(make)
+            if most and (len(self._largest) < most or reaction > self._largest[0][0]):
+                entry = (reaction, -number, made[0] if made else make())
+                (heapq.heappush if len(self._largest) < most else heapq.heappushpop)(self._largest, entry)
+            self._trace.add(number + 1, score, trials.clean)
+
     @property
     def frames(self) -> list[Frame]:
-        """The kept steps in order, the last one of the run at the end."""
-        kept = list(self._frames.kept)
-        if self._last is not None and not self._last_kept:
-            kept.append(Frame.of(self._last, self._known))
+        """The kept moments in order, the last one of the run at the end."""
+        largest = max((reaction for reaction, _, _ in self._largest), default=0.0)
+        telling = {-n: frame for reaction, n, frame in self._largest if reaction >= TELLING * largest > 0}
+        for frame in telling.values():
+            frame.telling = True
+        rest = [frame for frame in self._even.kept if frame.number not in telling]
+        room = self._most - len(telling)
+        if len(rest) > room:
+            rest = [rest[i] for i in np.linspace(0, len(rest) - 1, room).round().astype(int)]
+        kept = sorted((*rest, *telling.values()), key=lambda frame: frame.number)
+        if self._last is not None and kept[-1].number != self._seen - 1:
+            last, trials = self._last, self._last.trials
+            if trials is not None:
+                last = trials.show(len(trials.scores) - 1)
+            kept.append(Frame.of(last, self._seen - 1, self._known))
         return kept
+
+    @property
+    def scores(self) -> list[tuple[float, float]]:
+        """Number (from 1) and score of at most a thousand trials, all extremes among them."""
+        return self._trace.points
 
     @property
     def points(self) -> list[tuple[float, tuple[float, float]]]:
