@@ -6,21 +6,26 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom.dataset import Dataset
 
 import lucency
 from bad_inputs import dicom as capture
-from lucency import Explanation, Scan, read_scan
+from lucency import Explanation, Scan, load_classifier, read_scan
 from lucency.attribution import attribute
+from lucency.checks.verdict import strongest
 from lucency.cli import main
 from lucency.dicom import derived
+from lucency.dicom.codes import finding
 from lucency.dicom.objects import OBJECTS
 from lucency.engine import Engine
 from lucency.errors import LucencyError, ParameterError
@@ -112,7 +117,9 @@ NEGATIVE: dict[str, object] = {"PhotometricInterpretation": "MONOCHROME1", "Pres
 def explained(path: Path, **how: object) -> Explanation:
     """A map of a classifier that looks at one place, with a positive and a negative side."""
     scan = read_scan(path, **how)  # type: ignore[arg-type]
-    found = attribute(scan, Engine(classifier_of(Window((10, 30), (20, 50)))), Occlusion(patch=8), target=0)
+    found = attribute(
+        scan, Engine(classifier_of(Window((10, 30), (20, 50)))), Occlusion(patch=max(scan.shape) // 10), target=0
+    )
     tilted = found.heatmap - np.float32(0.2) * found.heatmap.max()
     verdict = {"text": "At the left base: the strongest evidence.", "headline": "At the left base.", "doubts": []}
     return replace(found, heatmap=tilted.astype(np.float32), verdict=verdict)
@@ -305,3 +312,137 @@ def test_a_place_that_cannot_be_written_is_one_sentence(
 def test_dcmtk_opens_the_pictures(made: tuple[Path, Explanation, Path], tmp_path: Path, name: str) -> None:
     subprocess.run(["dcm2pnm", str(made[2] / name), str(tmp_path / "shown.ppm")], check=True)
     assert (tmp_path / "shown.ppm").stat().st_size > 64 * 80
+
+
+def test_the_map_reads_back_bit_equal(made: tuple[Path, Explanation, Path]) -> None:
+    source, explanation, folder = made
+    found = pydicom.dcmread(folder / "map.dcm")
+    assert np.array_equal(found.pixel_array, explanation.heatmap)
+    assert found.pixel_array.dtype == np.float32
+    assert found.ContentLabel == "HEATMAP"
+    assert "invented" in found.DerivationDescription
+    assert found.FrameOfReferenceUID != pydicom.dcmread(source).get("FrameOfReferenceUID")
+    shared = found.SharedFunctionalGroupsSequence[0]
+    mapping = found.PerFrameFunctionalGroupsSequence[0].get("RealWorldValueMappingSequence") or shared[0x00409096].value
+    assert mapping[0].MeasurementUnitsCodeSequence[0].CodingSchemeDesignator == "UCUM"
+    assert mapping[0].LUTExplanation == explanation.provenance["method"]["unit"]
+
+
+def test_a_slice_with_a_place_in_the_patient_keeps_it(tmp_path: Path) -> None:
+    place: dict[str, object] = {
+        "FrameOfReferenceUID": "1.2.826.0.1.3680043.2.7",
+        "ImagePositionPatient": [-10.0, 20.0, 30.0],
+        "ImageOrientationPatient": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+        "PixelSpacing": [0.5, 0.5],
+    }
+    source = film(tmp_path / "slice.dcm", **place)
+    found = derived(explained(source), source)["map.dcm"]
+    assert found.FrameOfReferenceUID == place["FrameOfReferenceUID"]
+    assert "-10" in str(found.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0])
+    assert "invented" not in found.DerivationDescription
+
+
+def test_a_frame_of_reference_without_a_position_is_not_taken(tmp_path: Path) -> None:
+    source = film(tmp_path / "film.dcm", FrameOfReferenceUID="1.2.826.0.1.3680043.2.7")
+    found = derived(explained(source), source)["map.dcm"]
+    assert found.FrameOfReferenceUID != "1.2.826.0.1.3680043.2.7"
+
+
+def test_the_segmentations_are_the_strongest_region_and_the_share_of_the_maximum(
+    made: tuple[Path, Explanation, Path],
+) -> None:
+    _, explanation, folder = made
+    found = highdicom.seg.segread(folder / "segmentation.dcm")
+    assert np.array_equal(found.pixel_array.squeeze(), strongest(explanation.heatmap))
+    assert list(found.PatientOrientation) == ["L", "F"]
+    shares = highdicom.seg.segread(folder / "segmentation-fractional.dcm")
+    wanted = np.clip(explanation.heatmap, 0, None) / explanation.heatmap.max()
+    stored = shares.pixel_array.squeeze() / 255
+    assert np.abs(stored - wanted).max() <= 0.5 / 255 + 1e-6
+
+
+def test_the_report_says_what_and_where_and_by_what(made: tuple[Path, Explanation, Path]) -> None:
+    _, explanation, folder = made
+    found = highdicom.sr.srread(folder / "report.dcm")
+    (group,) = found.content.get_planar_roi_measurement_groups()
+    assert group.finding_type.meaning == explanation.target
+    assert group.get_measurements()[0].value == pytest.approx(100 * explanation.probability)
+    region = group.roi.value
+    assert np.array_equal(region[0], region[-1])
+    inside = strongest(explanation.heatmap)
+    rows, columns = np.nonzero(inside)
+    assert region.min(0) == pytest.approx([columns.min(), rows.min()], abs=0.51)
+    assert region.max(0) == pytest.approx([columns.max() + 1, rows.max() + 1], abs=0.51)
+    said = found.to_json()
+    for words in (
+        "At the left base", "Research only", explanation.provenance["model"]["fingerprint"], version("lucency")
+    ):  # fmt: skip
+        assert words in said
+    assert found.VerificationFlag == "UNVERIFIED"
+
+
+@pytest.mark.parametrize("name", load_classifier("lucency:effusion").classes)
+def test_classes_of_shipped_models_have_codes(name: str) -> None:
+    found = finding(name, "lucency:effusion")
+    private = {"hernia", "pleural_thickening", "no finding"}
+    assert (found.scheme_designator == "99LUCENCY") == (name in private)
+    assert finding(name, "somebody's").scheme_designator == "99LUCENCY"
+
+
+@pytest.mark.skipif(shutil.which("dcmp2pgm") is None, reason="dcmtk is not installed")
+@pytest.mark.parametrize("tags", [{}, NEGATIVE, {"WindowCenter": 1200, "WindowWidth": 900}, {"RescaleSlope": 2,
+    "RescaleIntercept": -100}, {"WindowCenter": 1500, "WindowWidth": 800, "VOILUTFunction": "SIGMOID"},
+    {"WindowCenter": None, "WindowWidth": None}], ids=str)  # fmt: skip
+def test_the_presentation_state_shows_the_film_as_the_explanation_does(tmp_path: Path, tags: dict[str, object]) -> None:
+    source = film(tmp_path / "film.dcm", **tags)
+    explanation = explained(source)
+    explanation.to_dicom(source, tmp_path / "out")
+    shown = tmp_path / "shown.pgm"
+    state = tmp_path / "out" / "presentation.dcm"
+    subprocess.run(["dcmp2pgm", "--pstate", str(state), str(source), str(shown)], check=True, capture_output=True)
+    drawn = np.asarray(Image.open(shown)).astype(float)
+    # Its display curve is of the device; the order of the greys and their ends are ours.
+    wanted = explanation.pixels[0]
+    assert np.corrcoef(drawn.ravel(), wanted.ravel())[0, 1] > 0.97
+    for end in (0.0, 1.0):
+        if (wanted == end).any() and "VOILUTFunction" not in tags:
+            assert np.abs(drawn[wanted == end] - 255 * end).max() <= 1
+
+
+def test_where_nothing_supports_the_answer_there_is_no_region(tmp_path: Path) -> None:
+    source = film(tmp_path / "film.dcm")
+    for heatmap in (np.zeros((64, 80), np.float32), np.full((64, 80), -0.25, np.float32)):
+        found = derived(replace(explained(source), heatmap=heatmap), source)
+        assert {"overlay.dcm", "presentation.dcm", "report.dcm", "map.dcm"} <= set(found)
+        assert not [name for name in found if name.startswith("segmentation")]
+        assert np.array_equal(found["map.dcm"].pixel_array.squeeze(), heatmap)
+
+
+def test_a_class_named_in_strange_ways_arrives(tmp_path: Path) -> None:
+    source = film(tmp_path / "film.dcm")
+    name = "胸水\\fluid\n" + "x" * 100
+    explanation = explained(source)
+    question = {**explanation.provenance["question"], "name": name}
+    told = replace(
+        explanation,
+        provenance={**explanation.provenance, "question": question},
+        probabilities={name: 0.5},
+    )
+    told.to_dicom(source, tmp_path / "out")
+    for file in (tmp_path / "out").glob("*.dcm"):
+        found = pydicom.dcmread(file)
+        assert "胸水/fluid" in found.SeriesDescription
+        assert len(found.SeriesDescription) <= 64
+        assert str(found.PatientName) == "Müller^Jürg"
+
+
+REAL = sorted((Path(__file__).resolve().parents[2] / "shared" / "xrays" / "dicom").glob("*.dcm"))
+
+
+@needs_dciodvfy
+@pytest.mark.skipif(not REAL, reason="no real films beside the checkout")
+@pytest.mark.parametrize("source", REAL, ids=lambda path: path.stem[-12:])
+def test_objects_of_real_films_have_no_errors_that_the_film_has_not(source: Path, tmp_path: Path) -> None:
+    explanation = explained(source)
+    for file in explanation.to_dicom(source, tmp_path):
+        assert errors(file) <= errors(source)

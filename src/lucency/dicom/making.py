@@ -115,6 +115,9 @@ class Making:
         self._body_part(found)
         if described is not None:
             found.DerivationDescription = described
+        scheme = Dataset()
+        scheme.CodingSchemeDesignator, scheme.CodingSchemeName = SCHEME, "Lucency's words for what has no code"
+        found.CodingSchemeIdentificationSequence = [scheme]
         self._encoded(found)
         self._identified(found)
         self._dated(found)
@@ -150,6 +153,8 @@ class Making:
         part = part or ("CHEST" if self.model.startswith("lucency:") else "")
         side = header.get("Laterality") or header.get("ImageLaterality")
         found.pop("Laterality", None)
+        if found.Modality == "SR":
+            return
         if part:
             found.BodyPartExamined = part
         if side in ("L", "R"):

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydicom import Dataset
 
 from lucency.dicom.making import Making
+from lucency.dicom.parametric_map import parametric_map
+from lucency.dicom.presentation_state import presentation
 from lucency.dicom.secondary_capture import overlay
+from lucency.dicom.segmentation import fractional, segmentation
 from lucency.dicom.source import source_of
+from lucency.dicom.structured_report import report
 from lucency.explanation import Explanation
 
-OBJECTS = {"overlay.dcm": overlay}
+OBJECTS: dict[str, Callable[[Making], Dataset | None]] = {
+    "overlay.dcm": overlay,
+    "presentation.dcm": presentation,
+    "report.dcm": report,
+    "segmentation.dcm": segmentation,
+    "segmentation-fractional.dcm": fractional,
+    "map.dcm": parametric_map,
+}
 
 
 def derived(
