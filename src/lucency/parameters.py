@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import inspect
+import pkgutil
 import re
 import types
 import typing
@@ -53,6 +55,12 @@ def kinds(base: Any, group: str | None = None) -> dict[str, type[Any]]:
                 # What an outside package calls the same as one of ours does not take its place.
                 own.setdefault(str(vars(announced)["name"]), announced)
     return dict(sorted(own.items()))
+
+
+def import_files(package: str, folders: Iterable[str]) -> None:
+    """Imports every module of a package, so that what a file in it defines is found because the file is there."""
+    for module in pkgutil.iter_modules(folders):
+        importlib.import_module(f"{package}.{module.name}")
 
 
 class Found(Mapping[str, type[T]]):

@@ -4,47 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from lucency.classifier.base import Classifier, ExtraInputs, Fit, Interpolation, Outputs, Reduce, class_names
+from lucency.classifier.base import Classifier, ExtraInputs, Fit, Interpolation, Outputs, Reduce
 from lucency.classifier.copying import copied, fingerprint, still, unwrapped
 from lucency.classifier.function import Function
-from lucency.classifier.judging import Auto, judged
+from lucency.classifier.judging import Auto
+from lucency.classifier.making import DEFAULTS, made, sensible
 from lucency.classifier.named import WAYS, opened
 from lucency.classifier.named.xrayvision import is_xrayvision, xrayvision_classifier
 from lucency.classifier.onnx import hash_of, open_onnx
 from lucency.classifier.program import input_shape, open_program
-from lucency.classifier.readout import Output, Readout, heads_named
-from lucency.classifier.trial import tried
+from lucency.classifier.readout import Output
 from lucency.errors import ModelError
 
 Scores = Callable[..., Any]
 SHIPPED = "lucency:"
-REDUCERS = ("mean", "max", "sum")
-DEFAULTS: dict[str, Any] = {
-    "mean": (0.0,),
-    "std": (1.0,),
-    "outputs": "auto",
-    "exclusive": "auto",
-    "fit": "stretch",
-    "crop_share": 1.0,
-    "interpolation": "linear",
-    "clip": False,
-    "input_size": None,
-    "channels": None,
-    "output": None,
-    "reduce": None,
-    "extra_inputs": None,
-}
-"""What :func:`load_classifier` takes for what is neither said nor found."""
 
 
 def available_models() -> list[dict[str, Any]]:
@@ -127,7 +109,7 @@ def load_classifier(
         "extra_inputs": extra_inputs,
     }
     said = {option: value for option, value in options.items() if value is not None}
-    _sensible({**DEFAULTS, **said})
+    sensible({**DEFAULTS, **said})
     if isinstance(source, Classifier):
         if said or any(option is not None for option in (classes, weights, reference)):
             raise ModelError(f"{source.name} is loaded already; give what is to be known of it when it is loaded.")
@@ -177,195 +159,8 @@ def _loaded(
     return _of_file(path, classes, said, trust)
 
 
-def _sensible(given: dict[str, Any]) -> None:
-    """Refuses what a reader of a hand-written description would otherwise meet as wrong scores.
-
-    Raises:
-        ModelError: naming the option.
-    """
-    for option, allowed in (
-        ("outputs", (*get_args(Outputs), "auto")),
-        ("exclusive", (True, False, "auto")),
-        ("fit", get_args(Fit)),
-        ("interpolation", get_args(Interpolation)),
-    ):
-        if not isinstance(given[option], str | bool) or given[option] not in allowed:
-            raise ModelError(f"{option} is {_shown(given[option])}; say {' or '.join(map(repr, allowed))}.")
-    size = given["input_size"]
-    if size is not None and not (_numbers(size) and len(size) in (2, 3) and all(n == int(n) > 0 for n in size)):
-        raise ModelError(
-            f"input_size is {_shown(size)}; give two (or three) positive whole numbers, such as (224, 224)."
-        )
-    for option in ("mean", "std"):
-        if not _numbers(given[option]):
-            raise ModelError(f"{option} is {_shown(given[option])}; give one number for each channel, such as (0.5,).")
-    share = given["crop_share"]
-    if not (_numbers((share,)) and 0 < share <= 1):
-        raise ModelError(
-            f"crop_share is {_shown(share)}; give the share of each side that is kept, above 0 and at most 1."
-        )
-    if 0 in tuple(given["std"]):
-        raise ModelError("std is 0 for a channel; give the spread that the network was trained with.")
-    if given["channels"] is not None and not (
-        _numbers((given["channels"],)) and given["channels"] == int(given["channels"]) > 0
-    ):
-        raise ModelError(f"channels is {_shown(given['channels'])}; give a positive whole number.")
-    for option in ("mean", "std"):
-        if given["channels"] is not None and len(given[option]) not in (1, given["channels"]):
-            raise ModelError(
-                f"{option} has {len(given[option])} numbers and the model {given['channels']} channel(s); give one "
-                "number for each."
-            )
-    if len({1, len(given["mean"]), len(given["std"])}) > 2:
-        raise ModelError("mean and std have different numbers of channels; give one number for each channel.")
-    if not (given["output"] is None or isinstance(given["output"], str | int) or callable(given["output"])):
-        raise ModelError(
-            f"output is {_shown(given['output'])}; give the name or the place of an output, or a function."
-        )
-    extra = given["extra_inputs"]
-    if not (
-        extra is None or callable(extra) or (isinstance(extra, Mapping) and all(isinstance(k, str) for k in extra))
-    ):
-        raise ModelError(f"extra_inputs is {_shown(extra)}; give a mapping from names to values, or a function.")
-    _region(given["reduce"])
-
-
-def _region(reduce: Any) -> Any:
-    """A reducer by name, or the weights of a region as a float32 tensor.
-
-    Raises:
-        ModelError: for anything else.
-    """
-    if reduce is None or (isinstance(reduce, str) and reduce in REDUCERS):
-        return reduce
-    try:
-        region = torch.as_tensor(reduce).to(torch.float32)
-    except (TypeError, ValueError, RuntimeError):
-        region = torch.zeros(0)
-    if region.ndim not in (2, 3) or not bool(torch.isfinite(region).all()) or float(region.sum()) <= 0:
-        raise ModelError(
-            f"reduce is {_shown(reduce)}; say {', '.join(map(repr, REDUCERS))}, or give a region of 2 or 3 axes whose "
-            "weights are above 0 somewhere."
-        )
-    return region
-
-
-def _shown(value: Any) -> str:
-    return " ".join(repr(value).split())[:60]
-
-
-def _numbers(values: Any) -> bool:
-    try:
-        return not isinstance(values, str) and all(np.isfinite(float(v)) for v in values)
-    except (TypeError, ValueError):
-        return False
-
-
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _made(
-    forward: Callable[..., Any],
-    module: nn.Module | None,
-    name: str,
-    classes: Sequence[str] | None,
-    print_of: Callable[[], str],
-    said: dict[str, Any],
-    notices: Sequence[str] = (),
-    last: str | None = None,
-) -> Classifier:
-    """The classifier, tried on pictures, with what was found out about it.
-
-    Args:
-        forward, module, name, classes: see :class:`Classifier`.
-        print_of: gives the fingerprint, when the model has all its weights.
-        said: what the caller gave to :func:`load_classifier`.
-        notices: what was taken for granted so far.
-        last: what kind of step makes the outputs, where the kind of file tells.
-
-    Raises:
-        ModelError: when the model raises, or gives something else than finite scores, one for each class.
-    """
-    given = {**DEFAULTS, **said}
-    outputs, exclusive, output = (given.pop(option) for option in ("outputs", "exclusive", "output"))
-    reduce = _region(given.pop("reduce"))
-    classifier = Classifier(
-        forward,
-        name=name,
-        classes=(),
-        fingerprint="",
-        module=module,
-        readout=Readout(output, dense=reduce is not None),
-        reduce=reduce,
-        **given,
-    )
-    names = None if classes is None else list(class_names(classes, name))
-    stored = _stored(module)
-    trial = tried(classifier, None if names is None else len(names))
-    notes = list(notices)
-    if trial.outputs is None:
-        if names is None:
-            raise ModelError(
-                f"Nothing tells how many classes {name} has, as it could not be tried ({trial.trouble}); give "
-                "classes=[...] or input_size=(H, W)."
-            )
-    else:
-        if not bool(torch.isfinite(trial.outputs).all()):
-            raise ModelError(
-                f"{name} gives NaN or infinite scores for pictures that look like scans; check its weights, mean "
-                "and std."
-            )
-        count = trial.outputs.shape[1]
-        if names is None:
-            names = list(heads_named(classifier.readout) or (f"output {i}" for i in range(count)))
-            notes.append(f"No class names were given; the outputs are called {names[0]!r} to {names[-1]!r}.")
-    assert names is not None
-    if module is not None and _stored(module) != stored:
-        still(module)
-        notes.append("The network made itself weights when it was first run, so it has not been trained.")
-    judgement = judged(outputs, exclusive, trial.outputs, last or trial.last, len(names), classifier.dtype, name)
-    classifier.classes = class_names(names, name)
-    classifier.outputs, classifier.exclusive = judgement.outputs, judgement.exclusive
-    notes += judgement.notices
-    if trial.outputs is not None:
-        # What does not fit is said now and not with the first scan.
-        classifier.probabilities(classifier.fitted(trial.outputs))
-    classifier.alone = bool(trial.alone)
-    if trial.alone:
-        notes.append(f"{trial.alone}, so each scan goes in by itself, which is slow.")
-    if classifier.readout.words is not None:
-        notes.append(f"Of what the model returns, {classifier.readout.words} is taken for the scores.")
-    if reduce is not None and trial.outputs is not None and trial.outputs.ndim == 2:
-        notes.append("The model gives a score for each class and no map, so reduce= does nothing.")
-    if classifier.dtype != torch.float32:
-        notes.append(f"The network computes in {str(classifier.dtype).removeprefix('torch.')}; scans are converted.")
-    if {"mean", "std"}.isdisjoint(said):
-        notes.append("Pixels go in as they are displayed, from 0 to 1, as neither mean= nor std= was given.")
-    classifier.notices = tuple(notes)
-    classifier.fingerprint = _told_apart(print_of(), output, reduce, given["extra_inputs"])
-    return classifier
-
-
-def _stored(module: nn.Module | None) -> list[tuple[str, bool]]:
-    """The weights of a network by name, and whether they are still to be made."""
-    if module is None:
-        return []
-    return [(name, bool(nn.parameter.is_lazy(p))) for name, p in module.named_parameters()]
-
-
-def _told_apart(fingerprint: str, *settings: Any) -> str:
-    """The fingerprint of a model that is read in its own way, or reads something beside the scan."""
-    if all(setting is None for setting in settings):
-        return fingerprint
-    digest = hashlib.sha256(fingerprint.encode())
-    for setting in settings:
-        parts = setting.items() if isinstance(setting, Mapping) else [("", setting)]
-        for name, value in parts:
-            if isinstance(value, Tensor | np.ndarray):
-                value = torch.as_tensor(value).tolist()
-            digest.update(f"{name}={getattr(value, '__qualname__', value)!r};".encode())
-    return digest.hexdigest()
 
 
 def _name_of(module: nn.Module) -> str:
@@ -375,13 +170,13 @@ def _name_of(module: nn.Module) -> str:
 def _of_module(module: nn.Module, name: str, classes: Sequence[str] | None, said: dict[str, Any]) -> Classifier:
     own, shared = copied(module)
     notices = [f"{', '.join(shared)} could not be copied and is shared with your network."] if shared else []
-    return _made(own, own, name, classes, lambda: fingerprint(own), said, notices)
+    return made(own, own, name, classes, lambda: fingerprint(own), said, notices)
 
 
 def _of_function(function: Scores, classes: Sequence[str] | None, said: dict[str, Any]) -> Classifier:
     name = getattr(function, "__name__", type(function).__name__)
     identity = f"function {getattr(function, '__module__', '')}.{getattr(function, '__qualname__', name)}"
-    return _made(Function(function, name), None, name, classes, lambda: identity, said)
+    return made(Function(function, name), None, name, classes, lambda: identity, said)
 
 
 def _shipped(short: str) -> Classifier:
@@ -439,7 +234,7 @@ def _of_program(
         said = {**_found(shape, name), **said}
         if shape[0] is not None:
             forward = _in_batches_of(shape[0], forward)
-    return _made(forward, module, name, classes, print_of, said)
+    return made(forward, module, name, classes, print_of, said)
 
 
 def _of_graph(path: Path, classes: Sequence[str] | None, said: dict[str, Any]) -> Classifier:
@@ -448,7 +243,7 @@ def _of_graph(path: Path, classes: Sequence[str] | None, said: dict[str, Any]) -
     if graph.whole and {"mean", "std"}.isdisjoint(said):
         found |= {"std": (1 / 255,), "clip": True}
         notices.append("The graph reads whole numbers, so pixels go in from 0 to 255.")
-    return _made(
+    return made(
         graph, None, path.name, classes or graph.classes, lambda: hash_of(path), {**found, **said}, notices, graph.last
     )
 

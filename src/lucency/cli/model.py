@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lucency.classifier import Classifier
-from lucency.classifier.loading import DEFAULTS, load_classifier
+from lucency.classifier.loading import load_classifier
+from lucency.classifier.making import DEFAULTS
 from lucency.errors import ModelError
 
 ABOUT = ("model", "weights", "reference", "classes", *DEFAULTS)

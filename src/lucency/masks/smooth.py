@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lucency.removal.simple import gaussian_blur
+from lucency.filters import gaussian_blur
 
 COLDNESS = 20.0
 """Inverse temperature of the smooth maximum of extremal perturbations."""

@@ -1,12 +1,10 @@
 """The methods, one file each; a new file here is a new method."""
 
-import importlib
-import pkgutil
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lucency.methods.base import Method, Step, Trials, methods
-from lucency.parameters import Found, kinds, pairs, replaced
+from lucency.parameters import Found, import_files, kinds, pairs, replaced
 
 if TYPE_CHECKING:
     # What editors complete; a test holds it complete.
@@ -31,8 +29,7 @@ if TYPE_CHECKING:
     from lucency.methods.shapley import Shapley as Shapley
     from lucency.methods.smoothgrad import SmoothGrad as SmoothGrad
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+import_files(__name__, __path__)
 
 METHODS: Mapping[str, type[Method]] = Found(methods)
 """Every method by the name it has on the command line, with those of outside packages."""

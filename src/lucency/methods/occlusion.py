@@ -28,10 +28,11 @@ from torch import Tensor
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
+from lucency.filters import gaussian_blur
 from lucency.masks import Patches
 from lucency.methods.base import Fact, Method, Step, Trials, other_classes
 from lucency.methods.sampling import growing
-from lucency.removal import Constant, Removal, gaussian_blur
+from lucency.removal import Constant, Removal
 from lucency.scan import Scan
 
 NEAR = 0.35

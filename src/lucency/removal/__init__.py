@@ -1,5 +1,6 @@
-"""The meanings of "removed"."""
+"""The meanings of "removed"; a file here is found because it is there."""
 
+from lucency.parameters import import_files
 from lucency.removal.average import DatasetMean
 from lucency.removal.base import Fill, Removal, removals, remove
 from lucency.removal.biharmonic import Biharmonic
@@ -10,9 +11,11 @@ from lucency.removal.local import LocalMean
 from lucency.removal.mirror import Mirror
 from lucency.removal.picture import Picture
 from lucency.removal.segment import SegmentMean, of_pieces
-from lucency.removal.simple import Blur, Constant, Mean, Noise, gaussian_blur
+from lucency.removal.simple import Blur, Constant, Mean, Noise
 from lucency.removal.tokens import Tokens
 from lucency.removal.uniform import Uniform
+
+import_files(__name__, __path__)
 
 __all__ = [
     "Biharmonic",
@@ -32,7 +35,6 @@ __all__ = [
     "SegmentMean",
     "Tokens",
     "Uniform",
-    "gaussian_blur",
     "of_pieces",
     "removals",
     "remove",

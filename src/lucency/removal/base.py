@@ -62,13 +62,11 @@ class Removal(ABC):
         if isinstance(what, Removal):
             return what
         if isinstance(what, np.ndarray | Tensor):
-            from lucency.removal.picture import Picture
-
-            return Picture(torch.as_tensor(what))
+            picture: Removal = kinds(Removal)["picture"](torch.as_tensor(what))
+            return picture
         if isinstance(what, Real) and not isinstance(what, bool):
-            from lucency.removal.simple import Constant
-
-            return Constant(float(what))
+            grey: Removal = kinds(Removal)["constant"](float(what))
+            return grey
         if not isinstance(what, str):
             raise ParameterError(f"{what!r:.60} is no removal; give a name, a display value, an array or an instance.")
         return Removal.from_word(what)

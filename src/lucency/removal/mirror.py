@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lucency.filters import gaussian_blur
 from lucency.removal.base import Fill, Removal
 from lucency.removal.local import pull_push
-from lucency.removal.simple import gaussian_blur
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from lucency.classifier.base import Classifier
 from lucency.classifier.layout import Layout, beside, cast
+from lucency.classifier.making import made
 from lucency.classifier.named import needed
 from lucency.errors import ModelError
 
@@ -58,8 +59,6 @@ def open_https(rest: str, **said: Any) -> Classifier:
 
 
 def _opened(address: str, said: dict[str, Any]) -> Classifier:
-    from lucency.classifier.loading import _made
-
     server = Server(address)
     model: V2 | Plain
     if match := re.fullmatch(r"(.*/v2)(/models/[^/]+(?:/versions/[^/]+)?)(?:/infer)?/?", server.path):
@@ -77,7 +76,7 @@ def _opened(address: str, said: dict[str, Any]) -> Classifier:
             found |= {"std": (1 / 255,), "clip": True}
             notices.append("The model reads whole numbers, so pixels go in from 0 to 255.")
     options = {**{option: value for option, value in found.items() if value is not None}, **said}
-    return _made(model, None, server.shown, classes, lambda: identity, options, notices)
+    return made(model, None, server.shown, classes, lambda: identity, options, notices)
 
 
 @dataclass(frozen=True)

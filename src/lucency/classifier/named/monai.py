@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lucency.classifier.base import Classifier, Interpolation
 from lucency.classifier.copying import fingerprint
+from lucency.classifier.making import made
 from lucency.classifier.named import needed
 from lucency.classifier.named.weights import put_into, read_weights
 from lucency.errors import ModelError
@@ -69,8 +70,6 @@ def open_monai(folder: str, *, trust: bool = False, **said: Any) -> Classifier:
     Raises:
         ModelError: when the folder is no bundle, asks for code without trust, or prepares its pictures in other ways.
     """
-    from lucency.classifier.loading import _made
-
     place = Path(folder).expanduser()
     about, config = _json(place / "configs" / "metadata.json"), _json(place / "configs" / "inference.json")
     needed("monai", "monai")
@@ -104,7 +103,7 @@ def open_monai(folder: str, *, trust: bool = False, **said: Any) -> Classifier:
     own = said.pop("classes", None) or classes or None
     identity = fingerprint(network)
     if not steps.turned:
-        return _made(network, network, f"monai:{place.name}", own, lambda: identity, {**options, **said}, steps.notices)
+        return made(network, network, f"monai:{place.name}", own, lambda: identity, {**options, **said}, steps.notices)
 
     def turned(x: Tensor) -> Any:
         # MONAI reads pictures with x first. Feature maps would lie across the scan, so it stays a black box.
@@ -114,7 +113,7 @@ def open_monai(folder: str, *, trust: bool = False, **said: Any) -> Classifier:
     steps.notices.append(
         "MONAI reads pictures with their columns first; scans are turned for the network, which stays a black box."
     )
-    return _made(turned, None, f"monai:{place.name}", own, lambda: identity, {**options, **said}, steps.notices)
+    return made(turned, None, f"monai:{place.name}", own, lambda: identity, {**options, **said}, steps.notices)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from lucency.classifier.base import Classifier, Fit, Interpolation
 from lucency.classifier.copying import fingerprint
+from lucency.classifier.making import made
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,10 @@ def network_classifier(
     Raises:
         ModelError: when it cannot be tried.
     """
-    from lucency.classifier.loading import _made
-
     options = {"outputs": "logits", **asdict(pictures), **said}
     own = options.pop("classes", classes)
     network.eval().requires_grad_(False)
-    return _made(network, network, name, own, lambda: fingerprint(network), options)
+    return made(network, network, name, own, lambda: fingerprint(network), options)
 
 
 def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
