@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -37,9 +40,11 @@ from lucency.render import (
     save_overlay,
     save_report,
 )
+from lucency.render.comparison import LIGHT_LINES, LINES
 from lucency.render.film import Film
 from lucency.render.lettering import font, lines
 from lucency.render.overlay import nice_length
+from lucency.render.player import Player
 from lucency.render.recorder import FRAMES, SHARE, Trace
 from lucency.render.views import views
 from nets import Window, classifier_of
@@ -332,7 +337,104 @@ def test_noise_stays_under_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = save_animation(explanation, recorder, tmp_path / "a.gif")
     with Image.open(path) as image:
         assert 4 < image.n_frames < 15
+        assert sum(_duration(image, i) for i in range(image.n_frames)) == 100 * (8 + 19 + 25)
     assert path.stat().st_size < 1_000_000
+
+
+def _duration(image: Image.Image, frame: int) -> int:
+    image.seek(frame)
+    image.load()
+    return int(image.info["duration"])
+
+
+def test_a_large_reaction_stays_when_frames_must_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explanation, _ = explained((320, 320), method=Occlusion(patch=160, stride=160))
+    recorder, generator = Recorder(), torch.Generator().manual_seed(0)
+    scores = [1.0] * 30
+    scores[16] = 0.1
+    for one in trials(scores, {}, 1):
+        noise = torch.rand(1, 320, 320, generator=generator)
+        show = partial(_noisy, one.trials.show, noise)  # type: ignore[union-attr]
+        recorder(dataclasses.replace(show(0), trials=Trials(1.0, (one.score,), show)))
+    monkeypatch.setattr("lucency.render.animation.LARGEST", 1_500_000)
+    path = save_animation(explanation, recorder, tmp_path / "a.gif")
+    with Image.open(path) as image:
+        held = [_duration(image, i) for i in range(image.n_frames)]
+    assert len(held) < 20
+    assert sum(held) == 100 * (8 + 28 + 2 + 25)
+    # The one before it went, if any did.
+    shown = np.cumsum(held) / 100
+    assert 8 + 16 in shown
+
+
+def _noisy(show: Callable[[int], Step], noise: torch.Tensor, i: int) -> Step:
+    return dataclasses.replace(show(i), perturbed=lambda: noise)
+
+
+def laid(film: Player) -> list[np.ndarray]:
+    """The frames as the script of the page lays them over each other."""
+    canvas, found = Image.new("RGBA", (film.width, film.height)), []
+    for f in film.frames:
+        with Image.open(io.BytesIO(base64.b64decode(f["src"].split(",")[1]))) as box:
+            assert box.size == (f["w"], f["h"])
+            (canvas.paste if f["alone"] else canvas.alpha_composite)(box.convert("RGBA"), (f["x"], f["y"]))
+        found.append(np.asarray(canvas.convert("RGB")).astype(int))
+        if f["gone"]:
+            canvas.paste((0, 0, 0, 0), (f["x"], f["y"], f["x"] + f["w"], f["y"] + f["h"]))
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif"])
+def test_a_page_steps_through_the_frames_of_an_animation(suffix: str, tmp_path: Path) -> None:
+    explanation, recorder = explained((64, 64))
+    path = save_animation(explanation, recorder, tmp_path / f"a{suffix}")
+    film = Player.of(path, "How")
+    drawn = list(Film(explanation, recorder).images())
+    shown = laid(film)
+    assert len(shown) == len(drawn)
+    for there, meant in zip(shown, drawn, strict=True):
+        assert np.abs(there - np.asarray(meant)).mean() < 4
+    with Image.open(path) as image:
+        assert [f["ms"] for f in film.frames] == [_duration(image, i) for i in range(image.n_frames)]
+    page = save_report(explanation, tmp_path / "r.html", animation=path).read_text()
+    assert "prefers-reduced-motion: reduce" in page
+    for label in ("One step back", "One step on", "Step of Animation"):
+        assert label in page
+
+
+def test_a_damaged_animation_is_said(tmp_path: Path) -> None:
+    for suffix in (".gif", ".webp"):
+        (tmp_path / f"a{suffix}").write_bytes(b"GIF89a and then nothing")
+        with pytest.raises(OutputError, match="it is damaged"):
+            Player.of(tmp_path / f"a{suffix}", "")
+
+
+def contrast(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
+    """WCAG 2.2's contrast ratio."""
+    lights = []
+    for colour in (a, b):
+        c = np.array(colour) / 255
+        linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+        lights.append(float(linear @ [0.2126, 0.7152, 0.0722]))
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
+def test_pages_follow_the_reader_and_can_be_read_in_both_lights(tmp_path: Path) -> None:
+    explanation, _ = explained()
+    for page in (
+        save_report(explanation, tmp_path / "r.html").read_text(),
+        save_comparison([Compared("a", explanation)], tmp_path / "c.html").read_text(),
+    ):
+        assert "color-scheme: light dark" in page
+        light, dark = page.split("(prefers-color-scheme: dark)", 1)
+        assert palette.hexed(palette.LIGHT["background"]) in light
+        assert palette.hexed(palette.BACKGROUND) in dark
+    dark_theme = {name: getattr(palette, name.upper()) for name in palette.LIGHT}
+    for theme in (palette.LIGHT, dark_theme):
+        for ground in ("background", "surface"):
+            assert all(contrast(theme[name], theme[ground]) >= 4.5 for name in ("text", "muted", "warning"))
+    for lines_, ground in ((LIGHT_LINES, palette.LIGHT["surface"]), (LINES, palette.SURFACE)):
+        assert all(contrast(tuple(bytes.fromhex(c[1:])), ground) >= 3 for c in lines_)  # type: ignore[arg-type]
 
 
 def test_panels_follow_the_method() -> None:
@@ -510,7 +612,8 @@ def test_a_comparison_needs_nothing_else_and_a_failure_stands_in_its_place(tmp_p
     assert fetched(page.replace("url(data:", "(data:")) == []
     assert "It has no &lt;b&gt;layer&lt;/b&gt;." in page
     assert "<tt>" not in page
-    assert page.count("data:image/webp") == 2
+    films = [m.animation for m in methods if m.animation is not None]
+    assert page.count("data:image/webp") == sum(1 + len(Player.of(film, "").frames) for film in films)
     assert page.count('<g class="line"') == 2 + 2 + 1
     rows = re.findall(r"<tr><th scope=\"row\">(.*?)</th>(.*?)</tr>", page)
     fine, failed, coarse = (re.findall(r"<td(?: data-value=\"([^\"]*)\")?>([^<]*)", cells) for _, cells in rows[:3])

@@ -44,13 +44,14 @@ def save_animation(explanation: Explanation, recorder: Recorder, path: str | Pat
             case ".gif":
                 _save_gif(images, held, part)
             case ".webp":
-                _save_webp(images, held, part)
+                part.write_bytes(webp(images, [n * 1000 // RATE for n in held]))
             case _:
                 _save_mp4(images, held, part)
     return Path(path)
 
 
 def _save_gif(images: Sequence[Image.Image], held: Sequence[int], path: Path) -> None:
+    held = list(held)
     colours = shared_palette(images)
     # Without dithering: a pixel that does not change keeps its colour, and costs nothing.
     drawn = [image.quantize(palette=colours, dither=Image.Dither.NONE) for image in steadied(images)]
@@ -63,10 +64,13 @@ def _save_gif(images: Sequence[Image.Image], held: Sequence[int], path: Path) ->
         )  # fmt: skip
         if file.tell() <= LARGEST or len(drawn) <= 4:
             break
-        # Scans that are all noise do not compress; then every other frame goes, and its time to the one before.
-        middle = range(1, len(drawn) - 1, 2)
-        times = [times[0], *(sum(times[i : min(i + 2, len(drawn) - 1)]) for i in middle), times[-1]]
-        drawn = [drawn[0], *(drawn[i] for i in middle), drawn[-1]]
+        # Scans that are all noise do not compress; then every other frame goes, those with a large reaction last, and
+        # its time to the one before.
+        middle = range(1, len(drawn) - 1)
+        dull = [i for i in middle if held[i] == 1] or list(middle)
+        for i in reversed(dull[1::2] or dull):
+            times[i - 1] += times.pop(i)
+            del drawn[i], held[i]
     path.write_bytes(file.getbuffer())
 
 
@@ -81,11 +85,13 @@ def steadied(images: Sequence[Image.Image]) -> Iterator[Image.Image]:
         yield Image.fromarray(shown.astype(np.uint8))
 
 
-def _save_webp(images: Sequence[Image.Image], held: Sequence[int], path: Path) -> None:
+def webp(images: Sequence[Image.Image], ms: Sequence[int]) -> bytes:
+    """An animated WebP of frames that stay so many milliseconds, one of which is one frame too."""
+    file = BytesIO()
     images[0].save(
-        path, format="WEBP", save_all=True, append_images=images[1:], loop=0, quality=80, method=2,
-        duration=[n * 1000 // RATE for n in held],
-    )  # fmt: skip
+        file, format="WEBP", save_all=True, append_images=images[1:], loop=0, quality=80, method=2, duration=list(ms)
+    )
+    return file.getvalue()
 
 
 def _save_mp4(images: Sequence[Image.Image], held: Sequence[int], path: Path) -> None:

@@ -16,8 +16,9 @@ from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.methods import METHODS
 from lucency.render.overlay import NOTICE
-from lucency.render.page import film_uri, how_made, layer_uri, png_uri, save_page, scan_uri, size_of, spoken
+from lucency.render.page import how_made, layer_uri, png_uri, save_page, scan_uri, size_of, spoken
 from lucency.render.palette import Bytes, Floats, Scale
+from lucency.render.player import Player
 from lucency.render.report import maximum, warnings
 from lucency.render.views import View, resized, views
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 LINES = ("#e69f00", "#56b4e9", "#2fbf90", "#f0e442", "#5b8ff9", "#f2734c", "#d68ac0", "#b8c4ce")
 """Colours for lines (after Okabe & Ito, lightened where they would drown on a dark page)."""
+LIGHT_LINES = ("#a86400", "#1b78b5", "#0f7f5c", "#7d6c00", "#2f5fd0", "#c4421a", "#a0457a", "#5b6773")
+"""The same, dark enough for a light page."""
 DASHES = ("", "7 3", "2 3")
 TRUTH = (128, 226, 140)
 SIDE = 640
@@ -143,7 +146,9 @@ def save_comparison(
     # All methods show the same planes of a volume.
     planes = views(first)
     sizes = [size_of(p, SIDE) for p in planes]
-    styles = {c.name: (LINES[i % len(LINES)], DASHES[i // len(LINES) % len(DASHES)]) for i, c in enumerate(compared)}
+    styles = {
+        c.name: (f"var(--line-{i % len(LINES)})", DASHES[i // len(LINES) % len(DASHES)]) for i, c in enumerate(compared)
+    }
     columns = _columns(compared)
     return save_page(
         "comparison.html",
@@ -157,13 +162,13 @@ def save_comparison(
         planes=[(p.name, w, h) for p, (h, w) in zip(planes, sizes, strict=True)],
         truths=None if truth is None else _outlines(np.asarray(truth) != 0, first, sizes),
         tiles=[_tile(c, first.peak, sizes) for c in compared],
-        styles=styles,
+        lines=list(enumerate(zip(LIGHT_LINES, LINES, strict=True))),
         charts=_charts(compared, random, styles, first.provenance["question"]["watch"]),
         chart_size=CHART,
         columns=columns,
         rows=[(c, [_cell(c, column.name) for column in columns]) for c in compared],
         films=[
-            (c.title, film_uri(c.animation), c.animation.suffix.lower() == ".mp4")
+            Player.of(c.animation, f"Animation of {c.title}: the scan, the scan at each step, the reaction")
             for c in compared
             if c.animation is not None
         ],
@@ -299,7 +304,7 @@ def _charts(
         box = (right or 1.0, low, high if high > low else low + 1)
         better = f", {every[0].better} is better" if every[0].better != "neither" else ""
         lines = [_line(one.name, one.title, c, *styles[one.name], box) for one, c in curves]
-        lines += [_line("random", "random order", c, "#8a96a3", "1 4", box) for c in beside]
+        lines += [_line("random", "random order", c, "var(--muted)", "1 4", box) for c in beside]
         charts.append(
             Chart(
                 f"{kind}: {every[0].measure}{better}",

@@ -12,7 +12,6 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from lucency.errors import OutputError
 from lucency.render import palette
 from lucency.render.output import written
 from lucency.render.palette import Bytes, Floats, Scale
@@ -46,20 +45,6 @@ def png_uri(pixels: Bytes) -> str:
     return uri(file.getvalue(), ".png")
 
 
-def film_uri(path: Path) -> str:
-    """An animation as a data URI.
-
-    Raises:
-        OutputError: when it cannot be read, or is neither GIF, WebP nor MP4.
-    """
-    if path.suffix.lower() not in MEDIA:
-        raise OutputError(f"{path.name} is no animation that a page can show; use GIF, WebP or MP4.")
-    try:
-        return uri(path.read_bytes(), path.suffix.lower())
-    except OSError as error:
-        raise OutputError(f"The animation {path} cannot be read ({error.strerror or error}); make it again.") from error
-
-
 def uri(data: bytes, suffix: str) -> str:
     return f"data:{MEDIA[suffix]};base64,{base64.b64encode(data).decode()}"
 
@@ -73,12 +58,14 @@ def save_page(template: str, path: str | Path, **what: Any) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    colours = {
-        name: palette.hexed(getattr(palette, name.upper()))
-        for name in ("supports", "against", "background", "surface", "line", "text", "muted", "warning")
+    names = ("background", "surface", "line", "text", "muted", "warning")
+    themes = {
+        "light": {name: palette.hexed(palette.LIGHT[name]) for name in names},
+        "dark": {name: palette.hexed(getattr(palette, name.upper())) for name in names},
     }
+    hues = {name: palette.hexed(getattr(palette, name.upper())) for name in ("supports", "against")}
     html = environment.get_template(template).render(
-        colours=colours, opacity=round(palette.OPACITY * 100), percentile=palette.PERCENTILE, **what
+        themes=themes, hues=hues, opacity=round(palette.OPACITY * 100), percentile=palette.PERCENTILE, **what
     )
     with written(path, (".html", ".htm")) as part:
         # Names of files may hold bytes that are no text.

@@ -28,6 +28,15 @@ LINE = (58, 67, 76)
 TEXT = (232, 236, 240)
 MUTED = (158, 169, 180)
 WARNING = (240, 190, 90)
+LIGHT = {
+    "background": (246, 247, 249),
+    "surface": (255, 255, 255),
+    "line": (196, 204, 211),
+    "text": (20, 24, 28),
+    "muted": (80, 91, 102),
+    "warning": (134, 80, 0),
+}
+"""The same for whoever reads pages dark on light. Films and scans stay dark, as on a viewer."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import numpy as np
 from lucency.explanation import Explanation, place_of
 from lucency.render.lettering import signed
 from lucency.render.overlay import NOTICE, Shown, shown
-from lucency.render.page import film_uri, how_made, layer_uri, save_page, scan_uri, size_of, spoken
+from lucency.render.page import how_made, layer_uri, save_page, scan_uri, size_of, spoken
 from lucency.render.palette import Scale
+from lucency.render.player import Player
 from lucency.render.views import views
 
 
@@ -60,7 +61,6 @@ def save_report(
     maps = [shown(explanation), *(shown(explanation, name) for name in explanation.also)]
     if explanation.standard_error is not None:
         maps += [sure(explanation), shown(explanation, "standard error")]
-    film = None if animation is None else Path(animation)
     probabilities = sorted(explanation.probabilities.items(), key=lambda kv: -kv[1])
     return save_page(
         "report.html",
@@ -88,8 +88,7 @@ def save_report(
             for plane, size in zip(planes, sizes, strict=True)
         ],
         layers=[_layer(explanation, what, sizes) for what in maps],
-        film=None if film is None else film_uri(film),
-        film_is_video=film is not None and film.suffix.lower() == ".mp4",
+        film=None if animation is None else Player.of(animation, "Animation: the scan, the scan at each step, the map"),
         probabilities=probabilities,
         facts=[(k.replace("_", " "), spoken(v)) for k, v in explanation.facts.items() if k != "warning"],
         made=how_made(explanation.provenance),
