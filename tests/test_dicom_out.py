@@ -30,7 +30,11 @@ from lucency.dicom.objects import OBJECTS
 from lucency.engine import Engine
 from lucency.errors import LucencyError, ParameterError
 from lucency.methods.occlusion import Occlusion
+from lucency.render import save_animation
+from lucency.render.film import Film
 from lucency.render.palette import Scale, composite
+from lucency.render.recorder import Recorder
+from lucency.writing import results
 from nets import Window, classifier_of
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -446,3 +450,76 @@ def test_objects_of_real_films_have_no_errors_that_the_film_has_not(source: Path
     explanation = explained(source)
     for file in explanation.to_dicom(source, tmp_path):
         assert errors(file) <= errors(source)
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Explanation, Path]:
+    """A film, an explanation with its steps, and the folder of the objects."""
+    place = tmp_path_factory.mktemp("moving")
+    source = film(place / "film.dcm")
+    classifier = classifier_of(Window((10, 30), (20, 50)))
+    explanation = lucency.explain(source, classifier, target=0, method=Occlusion(patch=16), batch_size=4, record=True)
+    explanation.to_dicom(source, place / "out")
+    return source, explanation, place / "out"
+
+
+def test_the_recorded_steps_are_a_film(moving: tuple[Path, Explanation, Path]) -> None:
+    _, explanation, folder = moving
+    found = pydicom.dcmread(folder / "animation.dcm")
+    recorder = Recorder()
+    for step in explanation.steps:
+        recorder(step)
+    drawn = Film(explanation, recorder)
+    images = [np.asarray(image) for image in drawn.images()]
+    assert found.NumberOfFrames == len(images) == len(found.FrameTimeVector)
+    shown = found.pixel_array
+    for frame, image in zip(shown, images, strict=True):
+        assert np.array_equal(frame[: image.shape[0]], image)
+        assert frame[image.shape[0] :].max() > 200
+    assert list(found.FrameTimeVector) == [0, *(100 * n for n in drawn.held[:-1])]
+
+
+@needs_dciodvfy
+def test_the_animation_validates(moving: tuple[Path, Explanation, Path]) -> None:
+    assert errors(moving[2] / "animation.dcm") == set()
+
+
+@needs_dcmtk
+def test_dcmtk_plays_the_animation(moving: tuple[Path, Explanation, Path], tmp_path: Path) -> None:
+    subprocess.run(["dcm2pnm", "--frame", "2", str(moving[2] / "animation.dcm"), str(tmp_path / "a.ppm")], check=True)
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "a.ppm")), pydicom.dcmread(moving[2] / "animation.dcm").pixel_array[1]
+    )
+
+
+def test_the_command_takes_the_animation_that_lies_beside(
+    moving: tuple[Path, Explanation, Path], tmp_path: Path
+) -> None:
+    source, explanation, _ = moving
+    recorder = Recorder()
+    for step in explanation.steps:
+        recorder(step)
+    with results(tmp_path / "run", "explain") as found:
+        explanation.save(found.place / "explanation.lucency")
+        save_animation(explanation, recorder, found.place / "animation.gif")
+
+    def run(out: str) -> bool:
+        saved = str(tmp_path / "run" / "explanation.lucency")
+        with pytest.raises(SystemExit) as end:
+            main(["dicom", saved, "--source", str(source), "--out", str(tmp_path / out)])
+        assert end.value.code == 0
+        return (tmp_path / out / "animation.dcm").exists()
+
+    assert run("first")
+    # One that somebody has put there since is of something else.
+    Image.new("L", (9, 9)).save(tmp_path / "run" / "animation.gif")
+    assert not run("second")
+
+
+def test_what_is_no_animation_is_refused(moving: tuple[Path, Explanation, Path], tmp_path: Path) -> None:
+    source, explanation, _ = moving
+    (tmp_path / "cut.gif").write_bytes(b"GIF89a")
+    Image.new("L", (9, 9)).save(tmp_path / "still.gif")
+    assert "damaged" in refused(explanation, source, animation=tmp_path / "cut.gif")
+    assert "no animation" in refused(explanation, source, animation=tmp_path / "still.gif")
+    assert "animation" in refused(explanation, source, animation=tmp_path / "nowhere.gif")

@@ -247,7 +247,7 @@ def _entered(held: ExitStack, folder: Path) -> Path:
 
 def _planned(found: Results, place: Path, folder: Path, of: str) -> None:
     """Decides what goes and writes the new manifest, both into the stage."""
-    mine = {file.name: _sha256(file) for file in sorted(found.place.iterdir())}
+    mine = {file.name: digest_of(file) for file in sorted(found.place.iterdir())}
     runs = manifest(folder)
     before = runs.get(of, {})
     for name in mine:
@@ -260,7 +260,7 @@ def _planned(found: Results, place: Path, folder: Path, of: str) -> None:
     found.removed = [
         name
         for name, digest in before.items()
-        if name not in mine and (folder / name).is_file() and _sha256(folder / name) == digest
+        if name not in mine and (folder / name).is_file() and digest_of(folder / name) == digest
     ]
     others = {run: {n: d for n, d in files.items() if n not in mine} for run, files in runs.items() if run != of}
     record = {"format": FORMAT, "runs": {**{run: files for run, files in others.items() if files}, of: mine}}
@@ -312,6 +312,7 @@ def manifest(folder: Path) -> dict[str, dict[str, str]]:
         return {}
 
 
-def _sha256(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """The SHA-256 of a file."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

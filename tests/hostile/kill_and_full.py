@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from commands import every_command, scan
 
-from lucency.writing import MANIFEST, _sha256, manifest, swept
+from lucency.writing import MANIFEST, digest_of, manifest, swept
 
 WRITERS = {name.split(",")[0]: line for name, line in every_command(Path("FILM"), "OUT").items()}
 NOTHING = ("benchmark-trust",)
@@ -124,7 +124,7 @@ def faults(folder: Path, before: dict[str, str], leftovers: bool) -> list[str]:
     found = []
     if (folder / "user.txt").read_text() != "the user's":
         found.append("the user's file")
-    visible = {f.name: _sha256(f) for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")}
+    visible = {f.name: digest_of(f) for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")}
     if MANIFEST in visible:
         for files in manifest(folder).values():
             found += [f"{name} is not what was written" for name, d in files.items() if visible.get(name) != d]
@@ -157,7 +157,7 @@ def one(
             return "failed", [f"the first run: {code}, {log.read_text()[-300:]}"]
         lasts[what] = time.monotonic() - started
     swept(out)  # what a kill before had left halfway
-    before = {f.name: _sha256(f) for f in out.iterdir() if f.is_file()}
+    before = {f.name: digest_of(f) for f in out.iterdir() if f.is_file()}
     again = [*arguments, "--json"]
     if how == "kill":
         process = child(again, None, log)
@@ -179,7 +179,7 @@ def one(
         if code == 3 and "No space left" not in text:
             wrong.append(f"it does not say so: {text[-300:]}")
         wrong += faults(out, before, leftovers=False)
-        if code == 3 and before != {f.name: _sha256(f) for f in out.iterdir() if f.is_file()} and what not in NOTHING:
+        if code == 3 and before != {f.name: digest_of(f) for f in out.iterdir() if f.is_file()} and what not in NOTHING:
             wrong.append("a run that failed changed something")
     if outcome == "killed" and random.random() < 0.3:
         if code := ended(child(again, None, log)):

@@ -29,7 +29,8 @@ def dicom(
 ) -> None:
     """Write an explanation as DICOM objects that belong to the study of its film.
 
-    --window and --value-range must be those of `lucency explain`. The same explanation gives the same objects, so that
+    The animation that lucency explain left beside EXPLANATION comes along, unless it is an MP4. --window and
+    --value-range must be those of `lucency explain`. The same explanation gives the same objects, so that
     an archive keeps one of each. Research only, not for diagnosis.
     """
     from lucency import Explanation
@@ -37,8 +38,15 @@ def dicom(
     from lucency.cli.film import ends
     from lucency.cli.folder import results
     from lucency.dicom import derived, save
+    from lucency.dicom.animation import beside
 
-    found = derived(Explanation.load(explanation), source, window=window, value_range=ends(value_range))
+    found = derived(
+        Explanation.load(explanation),
+        source,
+        window=window,
+        value_range=ends(value_range),
+        animation=beside(explanation),
+    )
     with results(folder, "dicom") as place:
         files = [folder / file.name for file in save(found, place)]
     if as_json:

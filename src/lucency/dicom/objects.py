@@ -8,6 +8,8 @@ from pathlib import Path
 
 from pydicom import Dataset
 
+from lucency.dicom.animation import animation as animated
+from lucency.dicom.animation import recorded, shots_in
 from lucency.dicom.making import Making
 from lucency.dicom.parametric_map import parametric_map
 from lucency.dicom.presentation_state import presentation
@@ -33,22 +35,27 @@ def derived(
     *,
     window: str | int | None = None,
     value_range: tuple[float, float] | None = None,
+    animation: str | Path | None = None,
 ) -> dict[str, Dataset]:
     """The objects by the names of their files.
 
     Args:
         source: the DICOM file that was explained.
         window, value_range: as they were given to :func:`lucency.read_scan` for the explanation.
+        animation: a GIF or WebP that was made with the explanation; without it the steps that the explanation recorded
+            are drawn, if it did.
 
     Raises:
         ScanError: when the source cannot be read, cannot be referred to or is another film.
-        ParameterError: when the explanation is of a volume.
+        ParameterError: when the explanation is of a volume, or the animation is none.
     """
     with warnings.catch_warnings():
         # Of values in the film that bend the standard; they are copied as they are.
         warnings.simplefilter("ignore")
         making = Making(explanation, source_of(explanation, source, window=window, value_range=value_range))
         made = {name: make(making) for name, make in OBJECTS.items()}
+        shots = recorded(explanation) if animation is None else shots_in(Path(animation))
+        made["animation.dcm"] = None if shots is None else animated(making, shots)
     return {name: found for name, found in made.items() if found is not None}
 
 
