@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -64,6 +65,21 @@ print({{"torch", "numpy", "matplotlib", "scipy", "skimage"}} & set(sys.modules))
     assert python(code).splitlines()[-1] == "set()"
 
 
+def test_the_shell_completes_commands_before_anything_heavy_is_loaded() -> None:
+    code = """
+import sys
+from lucency.cli import main
+try:
+    main([])
+except SystemExit as end:
+    assert end.code == 0
+print({"torch", "numpy", "matplotlib", "scipy", "skimage"} & set(sys.modules))
+"""
+    asked = os.environ | {"_LUCENCY_COMPLETE": "complete_bash", "COMP_WORDS": "lucency eva", "COMP_CWORD": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=asked, capture_output=True, text=True)
+    assert done.stdout.split() == ["evaluate", "set()"], done.stderr
+
+
 def test_without_its_extra_the_command_says_what_to_install() -> None:
     code = BLOCKED + "from lucency.cli import main\nmain(['methods'])"
     done = subprocess.run([sys.executable, "-c", code, "typer"], capture_output=True, text=True)
@@ -101,3 +117,8 @@ def test_the_locks_are_those_of_the_project() -> None:
         needed = wanted(project["dependencies"]) | {one for extra in chosen for one in wanted(extras[extra])}
         missing = {name for name in needed - {"torch"} if f"\n{name}==" not in text}
         assert not missing, f"make lock: {lock}"
+
+
+def test_the_citation_is_of_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()

@@ -22,7 +22,6 @@ app = typer.Typer(
     help="See why a deep classifier read a scan as it did.",
     epilog=CODES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
