@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import warnings
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
+from skimage import measure
 
 import lucency
 from bad_inputs import dicom as capture
@@ -413,6 +415,70 @@ def test_the_presentation_state_shows_the_film_as_the_explanation_does(tmp_path:
             assert np.abs(drawn[wanted == end] - 255 * end).max() <= 1
 
 
+@pytest.mark.skipif(shutil.which("dcmp2pgm") is None, reason="dcmtk is not installed")
+def test_the_look_up_table_of_the_film_is_that_of_the_presentation_state(tmp_path: Path) -> None:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [4096, 0, 16])
+    item.add_new("LUTData", "OW", (np.linspace(0, 1, 4096) ** 2 * 65535).astype("<u2").tobytes())
+    source = film(tmp_path / "film.dcm", WindowCenter=None, WindowWidth=None, VOILUTSequence=[item])
+    explanation = explained(source)
+    explanation.to_dicom(source, tmp_path / "out")
+    state, shown = tmp_path / "out" / "presentation.dcm", tmp_path / "shown.pgm"
+    subprocess.run(["dcmp2pgm", "--pstate", str(state), str(source), str(shown)], check=True, capture_output=True)
+    drawn = np.asarray(Image.open(shown)).astype(float)
+    assert np.corrcoef(drawn.ravel(), explanation.pixels[0].ravel())[0, 1] > 0.99
+
+
+def test_the_outline_is_drawn_around_the_region(made: tuple[Path, Explanation, Path]) -> None:
+    _, explanation, folder = made
+    found = pydicom.dcmread(folder / "presentation.dcm")
+    (drawn,) = found.GraphicAnnotationSequence[0].GraphicObjectSequence
+    assert drawn.GraphicAnnotationUnits == "PIXEL"
+    points = np.reshape(drawn.GraphicData, (-1, 2))
+    assert np.array_equal(points[0], points[-1])
+    middles = np.stack(np.meshgrid(np.arange(80) + 0.5, np.arange(64) + 0.5), -1).reshape(-1, 2)
+    inside = measure.points_in_poly(middles, points).reshape(64, 80)
+    assert (inside != strongest(explanation.heatmap)).mean() < 0.005
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PixelSpacing": [0.2, 0.2], "ImagePositionPatient": [1.0, 2.0, 3.0]},
+        {"PixelSpacing": 0.2},
+        {"ImagerPixelSpacing": [0.2, 0.1]},
+        {"PatientOrientation": "L"},
+        {"FrameOfReferenceUID": "1.2.3", "ImagePositionPatient": [1.0], "ImageOrientationPatient": [1.0, 0.0]},
+        {"SpecificCharacterSet": None, "PatientName": "Doe^John"},
+        {"ImageLaterality": "L", "BodyPartExamined": "HAND"},
+        {"ImageLaterality": "U", "BodyPartExamined": "HAND"},
+        {"ImageLaterality": "U", "BodyPartExamined": "CSPINE"},
+        {"BodyPartExamined": None},
+    ],
+    ids=str,
+)
+def test_headers_of_all_kinds(tmp_path: Path, tags: dict[str, object]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = film(tmp_path / "film.dcm", **tags)
+    explanation = explained(source)
+    for file in explanation.to_dicom(source, tmp_path / "out"):
+        found = pydicom.dcmread(file)
+        if found.Modality not in ("SR", "SEG"):
+            sided = tags.get("BodyPartExamined", "CHEST") in ("HAND", None)
+            assert found.get("Laterality") == (str(tags.get("ImageLaterality", "")).strip("U") if sided else None)
+        if shutil.which("dciodvfy"):
+            assert errors(file) <= errors(source)
+
+
+def test_a_verdict_made_by_hand_ends_nothing(made: tuple[Path, Explanation, Path]) -> None:
+    source, explanation, _ = made
+    for doubts in (3, {"a": 1}, [3], ["The film is a negative."]):
+        odd = replace(explanation, verdict={"text": "x", "doubts": doubts})
+        odd = replace(odd, provenance={**odd.provenance, "made": "yesterday"})
+        assert derived(odd, source)["report.dcm"].ContentDate == "19700101"
+
+
 def test_where_nothing_supports_the_answer_there_is_no_region(tmp_path: Path) -> None:
     source = film(tmp_path / "film.dcm")
     for heatmap in (np.zeros((64, 80), np.float32), np.full((64, 80), -0.25, np.float32)):
@@ -486,7 +552,7 @@ def test_the_animation_validates(moving: tuple[Path, Explanation, Path]) -> None
 
 @needs_dcmtk
 def test_dcmtk_plays_the_animation(moving: tuple[Path, Explanation, Path], tmp_path: Path) -> None:
-    subprocess.run(["dcm2pnm", "--frame", "2", str(moving[2] / "animation.dcm"), str(tmp_path / "a.ppm")], check=True)
+    subprocess.run(["dcml2pnm", "--frame", "2", str(moving[2] / "animation.dcm"), str(tmp_path / "a.ppm")], check=True)
     assert np.array_equal(
         np.asarray(Image.open(tmp_path / "a.ppm")), pydicom.dcmread(moving[2] / "animation.dcm").pixel_array[1]
     )

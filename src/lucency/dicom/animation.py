@@ -12,7 +12,7 @@ from highdicom.base import SOPClass
 from PIL import Image, ImageDraw, ImageSequence
 from pydicom import Dataset
 from pydicom.tag import Tag
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEGLSLossless
 
 from lucency.dicom.making import NOTICE, Making
 from lucency.dicom.secondary_capture import pictured_like
@@ -104,7 +104,7 @@ def animation(making: Making, shots: Shots) -> Dataset:
     found.BitsAllocated = found.BitsStored = 8
     found.HighBit, found.PixelRepresentation = 7, 0
     found.PixelData = b"".join(frame.tobytes() for frame in frames)
-    found.compress(RLELossless, generate_instance_uid=False)
+    found.compress(JPEGLSLossless, generate_instance_uid=False)
     return making.finished(found, described=making.derivation)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -23,6 +24,13 @@ NOTICE = "Research only, not for diagnosis"
 SCHEME = "99LUCENCY"
 SERIES = {"overlay": 9701, "presentation": 9702, "report": 9703, "segmentation": 9704, "map": 9705, "animation": 9706}
 """Series numbers, far above those of a study."""
+
+
+UNPAIRED = frozenset(
+    ("ABDOMEN", "ABDOMENPELVIS", "CHEST", "CHESTABDOMEN", "COCCYX", "CSPINE", "HEAD", "HEART", "JAW", "LSPINE",
+     "LSSPINE", "NECK", "PELVIS", "SKULL", "SPINE", "SSPINE", "STERNUM", "TLSPINE", "TSPINE", "WHOLEBODY")
+)  # fmt: skip
+"""Body parts of which there is one, so that they have no side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +88,12 @@ class Making:
         return text(self.explanation.provenance["model"]["fingerprint"], 64) or "none"
 
     @property
+    def doubts(self) -> list[str]:
+        """Why the film cannot be what the model reads; only the verdict's text is checked when a file is loaded."""
+        given = self.explanation.verdict.get("doubts", ())
+        return [doubt for doubt in given if isinstance(doubt, str)] if isinstance(given, list | tuple) else []
+
+    @property
     def how(self) -> str:
         """The method and what stood where something was removed."""
         method = self.explanation.provenance["method"]["title"]
@@ -115,9 +129,6 @@ class Making:
         self._body_part(found)
         if described is not None:
             found.DerivationDescription = described
-        scheme = Dataset()
-        scheme.CodingSchemeDesignator, scheme.CodingSchemeName = SCHEME, "Lucency's words for what has no code"
-        found.CodingSchemeIdentificationSequence = [scheme]
         self._encoded(found)
         self._identified(found)
         self._dated(found)
@@ -137,6 +148,10 @@ class Making:
                 words.append(str(element.value))
 
         found.walk(own)
+        if SCHEME in words:
+            scheme = Dataset()
+            scheme.CodingSchemeDesignator, scheme.CodingSchemeName = SCHEME, "Lucency's words for what has no code"
+            found.CodingSchemeIdentificationSequence = [scheme]
         try:
             "".join(words).encode("ascii" if not isinstance(given, str) else convert_encodings(given)[0])
         except UnicodeEncodeError:
@@ -157,8 +172,13 @@ class Making:
             return
         if part:
             found.BodyPartExamined = part
+        if found.Modality == "SEG":
+            return
         if side in ("L", "R"):
             found.Laterality = side
+        elif part.upper() not in UNPAIRED:
+            # Of a part that there may be twice the side must be said, or that it is unknown.
+            found.Laterality = ""
 
     def _identified(self, found: Dataset) -> None:
         """Puts identifiers that follow from the explanation in place of those that were drawn by chance."""
@@ -183,9 +203,11 @@ class Making:
 
     def _dated(self, found: Dataset) -> None:
         """Dates of the explanation in place of those of now, in its time zone, which is UTC."""
-        made = self.explanation.provenance["made"]
-        digits = "".join(c for c in made[:19] if c.isdigit())
-        date, time = (digits[:8], digits[8:14]) if len(digits) == 14 else ("", "")
+        try:
+            made = datetime.fromisoformat(self.explanation.provenance["made"]).astimezone(UTC)
+        except (ValueError, OverflowError):
+            made = datetime.fromtimestamp(0, UTC)
+        date, time = made.strftime("%Y%m%d"), made.strftime("%H%M%S")
         for element in found:
             if element.keyword in ("StudyDate", "StudyTime") or element.tag.group in (0x0010, 0x0012):
                 continue

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from highdicom import PresentationLUTTransformation
 from highdicom.color import CIELabColor
 from highdicom.pr import (
@@ -18,6 +16,7 @@ from pydicom import Dataset
 
 from lucency.dicom.making import NOTICE, Making, text
 from lucency.dicom.region import outlines
+from lucency.dicom.source import numbers
 
 LOOKS = ("VOILUTSequence", "WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction")
 ORANGE = CIELabColor(61.0, 44.0, 55.0)
@@ -34,6 +33,8 @@ def presentation(making: Making) -> Dataset | None:
     said = f"{making.target}: probability {making.explanation.probability:.3f} ({making.model}, {making.how})"
     if not lines:
         said += "; no region supports it"
+    if making.doubts:
+        said += "; the film is in doubt, see the report"
     words = TextObject(
         text(f"{NOTICE}. {said}", 300), "DISPLAY", bounding_box=(0.01, 0.93, 0.99, 0.99), text_justification="LEFT"
     )
@@ -82,7 +83,7 @@ def _window(shown: tuple[float, float] | None) -> list[SoftcopyVOILUTTransformat
 def _shaped(found: Dataset, header: Dataset) -> None:
     """How wide and high a pixel is shown, which a presentation state must say even of square ones."""
     area = found.DisplayedAreaSelectionSequence[0]
-    spacing: Any = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
-    if spacing is not None and len(spacing) == 2:
-        area.PresentationPixelSpacing = list(spacing)
+    spacing = numbers(header, "PixelSpacing", 2) or numbers(header, "ImagerPixelSpacing", 2)
+    if spacing:
+        area.PresentationPixelSpacing = spacing
         area.pop("PresentationPixelAspectRatio", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw
 from pydicom import Dataset
 
 from lucency.dicom.making import NOTICE, Making
+from lucency.dicom.source import numbers
 from lucency.render import palette
 from lucency.render.lettering import font, lines, signed
 from lucency.render.palette import Bytes, Scale, composite
@@ -55,7 +57,8 @@ def pictured_like(found: Dataset, making: Making) -> None:
 def orientation(header: Dataset) -> list[str]:
     """The directions of rows and columns in the patient, empty where the film says nothing."""
     value: Any = header.get("PatientOrientation")
-    return [str(v) for v in value] if value and not isinstance(value, str) and len(value) == 2 else []
+    several = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
+    return [str(v) for v in value] if several else []
 
 
 def referring(header: Dataset) -> Dataset:
@@ -81,7 +84,7 @@ def pictured(making: Making) -> tuple[Bytes, tuple[int, int]]:
         *((line, palette.TEXT, True) for line in lines(f"{making.target}: probability "
           f"{explanation.probability:.3f}", size, wide - 2 * edge, True)[:2]),
         (f"{NOTICE.upper()}", palette.WARNING, True),
-        *((line, palette.WARNING, False) for doubt in explanation.verdict.get("doubts", ())[:1]
+        *((line, palette.WARNING, False) for doubt in making.doubts[:1]
           for line in lines(doubt, size, wide - 2 * edge)[:5]),
     ]  # fmt: skip
     said = f"Model {making.model}. {making.how}. Orange supports, blue speaks against; full colour at {scale} ({unit})."
@@ -117,13 +120,13 @@ def _legend(image: Image.Image, draw: ImageDraw.ImageDraw, scale: Scale, place: 
 
 def _measured(found: Dataset, header: Dataset) -> None:
     """The film's own calibration, where it has one: lengths on the picture are then those on the film."""
-    spacing = header.get("PixelSpacing")
-    if spacing is not None and len(spacing) == 2:
-        found.PixelSpacing = list(spacing)
+    spacing = numbers(header, "PixelSpacing", 2)
+    if spacing:
+        found.PixelSpacing = spacing
         for keyword in ("PixelSpacingCalibrationType", "PixelSpacingCalibrationDescription"):
             if header.get(keyword):
                 setattr(found, keyword, header[keyword].value)
         return
-    detector = header.get("ImagerPixelSpacing")
-    if detector is not None and len(detector) == 2 and detector[0] != detector[1]:
-        found.PixelAspectRatio = [max(1, round(1e4 * float(side))) for side in detector]
+    detector = numbers(header, "ImagerPixelSpacing", 2)
+    if detector and detector[0] != detector[1]:
+        found.PixelAspectRatio = [max(1, round(1e4 * side)) for side in detector]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,8 @@ STUDY = (
     "ReferringPhysicianName", "PhysiciansOfRecord", "ProcedureCodeSequence", "AdmissionID",
 )  # fmt: skip
 """Of the study; all of the patient's own groups goes along besides."""
-PLACED = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-"""What a slice has and a radiograph has not: a place in the patient."""
+PLACED = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+"""What a slice has and a radiograph has not, a place in the patient within a frame of reference, in so many numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,9 @@ class Source:
     @property
     def placed(self) -> bool:
         """Whether the film says where in the patient it lies, as a CT slice does."""
-        return all(self.header.get(keyword) for keyword in PLACED)
+        return bool(self.header.get("FrameOfReferenceUID")) and all(
+            numbers(self.header, keyword, count) for keyword, count in PLACED.items()
+        )
 
     @property
     def coloured(self) -> bool:
@@ -71,10 +75,24 @@ class Source:
         found.BitsAllocated = found.BitsStored = 16
         found.HighBit, found.PixelRepresentation = 15, 0
         if self.placed:
-            for keyword in PLACED:
-                setattr(found, keyword, self.header[keyword].value)
-            found.SliceThickness = self.header.get("SliceThickness") or 1
+            found.FrameOfReferenceUID = str(self.header.FrameOfReferenceUID)
+            for keyword, count in PLACED.items():
+                setattr(found, keyword, numbers(self.header, keyword, count))
+            found.SliceThickness = (numbers(self.header, "SliceThickness", 1) or [1.0])[0]
         return found
+
+
+def numbers(header: Dataset, keyword: str, count: int) -> list[float]:
+    """So many finite numbers, or none: what a header says of geometry may be anything."""
+    value: Any = header.get(keyword)
+    values = [value] if count == 1 and not isinstance(value, Sequence) else value
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != count:
+        return []
+    try:
+        found = [float(v) for v in values]
+    except (TypeError, ValueError):
+        return []
+    return found if all(map(math.isfinite, found)) else []
 
 
 def source_of(
