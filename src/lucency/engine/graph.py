@@ -32,7 +32,7 @@ def traced(module: nn.Module, example: Tensor, keep: Sequence[str] = ()) -> fx.G
             for part in only.modules():
                 # An exported program refuses to be told so by its own method.
                 part.training = False
-            graph = _Tracer(only, example).trace(only)
+            graph = _plainly(only, example) or _Tracer(only, example).trace(only)
             for node in graph.nodes:
                 if node.op in ("call_module", "get_attr"):
                     name = str(node.target)
@@ -44,6 +44,32 @@ def traced(module: nn.Module, example: Tensor, keep: Sequence[str] = ()) -> fx.G
     except Exception:
         # Whatever a user's forward does that cannot be traced (control flow on values, foreign code) runs dense.
         return None
+
+
+def _plainly(only: _Only, example: Tensor) -> fx.Graph | None:
+    """The graph by PyTorch's own tracer, where nothing but tensors flows in it; ``None`` where anything else does.
+
+    Most networks are of this kind, and the tracer below makes PyTorch load its compiler, which takes two seconds.
+    """
+    try:
+        graph = fx.Tracer().trace(only)
+        _Shapes(fx.GraphModule(only, graph)).run(example)
+    except Exception:
+        # Whatever it was, the other tracer has its own say about it.
+        return None
+    return graph
+
+
+class _Shapes(fx.Interpreter):
+    """Notes the shape of what each node gives."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        with torch.no_grad():
+            found = super().run_node(n)
+        if not isinstance(found, Tensor):
+            raise fx.proxy.TraceError
+        n.meta["shape"] = _shape(found)
+        return found
 
 
 class _Only(nn.Module):
