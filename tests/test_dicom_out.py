@@ -26,7 +26,7 @@ from lucency import Explanation, Scan, load_classifier, read_scan
 from lucency.attribution import attribute
 from lucency.checks.verdict import strongest
 from lucency.cli import main
-from lucency.dicom import derived
+from lucency.dicom import derived, save
 from lucency.dicom.codes import finding
 from lucency.dicom.objects import OBJECTS
 from lucency.engine import Engine
@@ -311,6 +311,19 @@ def test_a_place_that_cannot_be_written_is_one_sentence(
         main(["dicom", str(saved), "--source", str(source), "--out", str(tmp_path / "out")])
     assert end.value.code == 3
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_in_the_words_of_the_system(made: tuple[Path, Explanation, Path], tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="this system has no limits on files")
+    source, explanation, _ = made
+    found = derived(explanation, source)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"^\[Errno 27\] File too large$"):
+            save({"overlay.dcm": found["overlay.dcm"]}, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @needs_dcmtk

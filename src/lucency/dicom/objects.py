@@ -68,5 +68,9 @@ def save(objects: Mapping[str, Dataset], folder: Path) -> list[Path]:
     for name, found in objects.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found.save_as(folder / name, enforce_file_format=True)
+            try:
+                found.save_as(folder / name, enforce_file_format=True)
+            except OSError as error:
+                # pydicom wraps what the operating system said into words about an element.
+                raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
     return [folder / name for name in objects]
