@@ -45,6 +45,10 @@ DROPPED = {
         "from lucency.removal.simple import Constant\n@dataclass(frozen=True)\nclass Dropped(Constant):",
         "from lucency.removal import Removal; print('dropped' in Removal.words())",
     ),
+    "metrics": (
+        "from lucency.metrics.procedures import MoRF\n@dataclass(frozen=True)\nclass Dropped(MoRF):",
+        "from lucency.metrics import Procedure; print(Procedure.of('dropped', region=5).region == 5)",
+    ),
     "masks": (
         "from lucency.masks.superpixels import Cells\n@dataclass(frozen=True)\nclass Dropped(Cells):",
         "from lucency.methods import Lime, method_named; method_named('lime', ['superpixels=dropped']); print(True)",

@@ -20,7 +20,8 @@ from lucency.masks.superpixels import Cells
 from lucency.methods.occlusion import Occlusion
 from lucency.methods.shapley import Shapley
 from lucency.metrics import best_threshold, completeness_gap, iou, localise, mass_on, top_on
-from lucency.metrics.perturbation import ranks, sums, tiles
+from lucency.metrics.perturbation import ranks, sums
+from lucency.metrics.procedures import Deletion, MoRF, tiles
 from lucency.removal import Constant, Mean, Noise
 from nets import Window, classifier_of
 
@@ -165,6 +166,19 @@ def test_what_is_certain_is_asked_once_and_ties_are_not_certain() -> None:
         assert ours.curves[0].scores.std(0).max() > 0
 
 
+def test_a_procedure_with_its_own_parameters_is_the_named_one_with_them() -> None:
+    scan, classifier = Scan(torch.rand(1, 20, 14)), classifier_of(net(), 3)
+    heatmap = np.random.default_rng(0).random((20, 14))
+    named = evaluate(scan, classifier, heatmap, target=0, curves=["morf", "DELETION"], region=4, points=9, repeats=2)
+    given = evaluate(scan, classifier, heatmap, target=0, curves=[MoRF(region=4), Deletion(points=9)], repeats=2)
+    assert [curve.as_dict() for curve in named.curves] == [curve.as_dict() for curve in given.curves]
+    assert repr(MoRF(region=4)) == "MoRF(removal=Uniform(), region=4, regions=100)"
+    with pytest.raises(ParameterError, match="region of the curve MoRF must be at least 1"):
+        MoRF(region=0)
+    with pytest.raises(ParameterError, match=r"no curve 'delete'.*did you mean deletion"):
+        evaluate(scan, classifier, heatmap, target=0, curves=["delete"])
+
+
 def test_several_maps_share_the_question_and_the_random_curve() -> None:
     scan, classifier = Scan(torch.rand(1, 20, 14)), classifier_of(net(), 3)
     one = explain(scan, classifier, target=2, watch="logit", method=Occlusion(patch=4))
@@ -239,8 +253,8 @@ def test_tiles_and_ranks(shape: list[int], side: int, seed: int) -> None:
         ({"maps": np.zeros((3, 3))}, "own grid"),
         ({"maps": np.full((16, 16), np.nan)}, "NaN"),
         ({"maps": {}}, "no map"),
-        ({"curves": ["morf"]}, "use some of MoRF"),
-        ({"curves": []}, "use some of MoRF"),
+        ({"curves": ["x"]}, "use one of LeRF"),
+        ({"curves": []}, "use some of LeRF"),
         ({"repeats": 0}, "at least 1"),
     ],
 )

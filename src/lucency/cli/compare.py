@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from lucency.explanation import Explanation
     from lucency.methods import Method
     from lucency.metrics import Curve
-    from lucency.metrics.perturbation import Kind
     from lucency.render import Compared
     from lucency.scan import Scan
 
@@ -128,13 +127,13 @@ def compare(
                 film = save_animation(explanation, recorder, films / f"{how.name}.webp")
                 bar.start(f"{title}: evaluation")
                 curves = _curves(explanation, picture, explainer.engine, repeats, random is None, bar, cancelled)
-                random = random or next((curve for curve in curves if curve.kind == "random"), None)
+                random = random or next((curve for curve in curves if not curve.ordered), None)
                 compared.append(
                     Compared(
                         how.name,
                         explanation,
                         animation=film,
-                        curves=[curve for curve in curves if curve.kind != "random"],
+                        curves=[curve for curve in curves if curve.ordered],
                         localisation=None if known is None else localise(explanation.heatmap, known),
                     )
                 )
@@ -194,7 +193,7 @@ def _curves(
             raise EnoughError
 
     if not cancelled.is_set():
-        kinds: tuple[Kind, ...] = ("MoRF", "LeRF", "deletion", "insertion")
+        kinds = ("MoRF", "LeRF", "deletion", "insertion")
         with suppress(EnoughError):
             evaluate(
                 picture,

@@ -27,7 +27,6 @@ from lucency.cli.options import (
 if TYPE_CHECKING:
     from lucency.explanation import Explanation
     from lucency.metrics import Evaluation
-    from lucency.metrics.perturbation import Kind
 
 EXAMPLES = """[bold]Examples:[/bold]
 
@@ -102,7 +101,7 @@ def evaluate(
             found,
             target=target,
             watch=watch,
-            curves=kinds(curves),
+            curves=named(curves),
             region=region,
             regions=regions,
             repeats=repeats,
@@ -133,22 +132,6 @@ def named(text: str | None) -> list[str]:
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
-def kinds(text: str) -> list[Kind]:
-    """The kinds of curves in ``a,b,c``, in any case.
-
-    Raises:
-        ParameterError: naming those there are.
-    """
-    from lucency.errors import ParameterError
-    from lucency.metrics import CURVES
-
-    known = {kind.lower(): kind for kind in CURVES}
-    unknown = [name for name in named(text) if name.lower() not in known]
-    if unknown or not named(text):
-        raise ParameterError(f"There is no curve {', '.join(unknown) or 'named'}; use some of {', '.join(CURVES)}.")
-    return [known[name.lower()] for name in named(text)]
-
-
 def table(evaluation: Evaluation) -> Any:
     """One row for each map: its numbers, each with the half width of its 95 % interval."""
     from rich.table import Table
@@ -157,7 +140,7 @@ def table(evaluation: Evaluation) -> Any:
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("map")
-    found: list[Kind] = list(dict.fromkeys(curve.kind for curve in evaluation.curves if curve.kind != "random"))
+    found = list(dict.fromkeys(curve.kind for curve in evaluation.curves if curve.ordered))
     measures = {curve.kind: (curve.measure, curve.better) for curve in evaluation.curves}
     for kind in found or ["random"]:
         measure, better = measures[kind]

@@ -21,7 +21,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,23 +34,10 @@ from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation, describe
+from lucency.metrics.procedures import CURVES, USUAL, Procedure
 from lucency.privacy import shown_source
-from lucency.removal import Blur, Mean, NoisyLinear, Removal, Uniform
+from lucency.removal import Removal
 from lucency.scan import Scan
-
-Kind = Literal["MoRF", "LeRF", "random", "deletion", "insertion", "ROAD"]
-USUAL: tuple[Kind, ...] = ("MoRF", "LeRF", "random", "deletion", "insertion")
-CURVES: tuple[Kind, ...] = (*USUAL, "ROAD")
-ROAD_SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-_WORDS = {
-    "MoRF": ("most relevant first by the sum of the map over the region", "AOPC", "higher"),
-    "LeRF": ("least relevant first by the sum of the map over the region", "AOPC", "lower"),
-    "random": ("in random order", "AOPC", "neither"),
-    "deletion": ("Pixels are removed, those with the highest value of the map first", "AUC", "lower"),
-    "insertion": ("Pixels are shown on a scan that is all removed, highest value of the map first", "AUC", "higher"),
-    "ROAD": ("Pixels are removed and imputed from what is left, highest value of the map first", "AOPC", "higher"),
-}
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,7 @@ class Curve:
 
     Attributes:
         map: name of the map; ``"random"`` for the order that no map gave.
-        kind: ``"MoRF"``, ``"LeRF"``, ``"random"``, ``"deletion"`` or ``"insertion"``.
+        kind: the name of its :class:`~lucency.metrics.procedures.Procedure`, such as ``"MoRF"``.
         definition: what was done, in words.
         measure: the number that sums the curve up: ``"AOPC"`` or ``"AUC"``.
         better: ``"higher"`` or ``"lower"`` values of it speak for the map, or ``"neither"``.
@@ -85,10 +72,11 @@ class Curve:
         scores: float64 ``[repeats, K]``.
         clean: the score of the untouched scan.
         evaluations: forward passes it took.
+        ordered: a map gave the order.
     """
 
     map: str
-    kind: Kind
+    kind: str
     definition: str
     measure: str
     better: str
@@ -98,6 +86,7 @@ class Curve:
     scores: NDArray[np.float64]
     clean: float
     evaluations: int
+    ordered: bool = True
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -171,16 +160,16 @@ class Evaluation:
     @property
     def maps(self) -> tuple[str, ...]:
         """The names of the maps, in the order given."""
-        return tuple(dict.fromkeys(c.map for c in self.curves if c.kind != "random"))
+        return tuple(dict.fromkeys(c.map for c in self.curves if c.ordered))
 
-    def curve(self, name: str, kind: Kind) -> Curve:
+    def curve(self, name: str, kind: str) -> Curve:
         """The curve of that map and kind.
 
         Raises:
             ParameterError: when it was not asked for.
         """
         for curve in self.curves:
-            if curve.kind == kind and (curve.map == name or kind == "random"):
+            if curve.kind == kind and (curve.map == name or not curve.ordered):
                 return curve
         raise ParameterError(f"There is no {kind} curve of {name!r} here; ask evaluate() for it.")
 
@@ -208,7 +197,7 @@ def evaluate(
     *,
     target: str | int | None = None,
     watch: str | None = None,
-    curves: Sequence[Kind] = USUAL,
+    curves: Sequence[str | Procedure] = USUAL,
     region: int = 9,
     regions: int = 100,
     points: int = 224,
@@ -228,10 +217,9 @@ def evaluate(
         maps: an explanation or a map ``[*spatial]`` on the scan's grid, or several by name.
         target, watch: the question; that of the explanations when ``None`` (and the most probable class, its
             probability, where there are none).
-        curves: which of ``MoRF``, ``LeRF``, ``random``, ``deletion``, ``insertion``, and ``ROAD``, which is slow.
-        region: pixels of the model's grid along each side of a region (MoRF, LeRF, random); 1 = single pixels.
-        regions: how many regions are removed, L; all of them where there are fewer.
-        points: in how many equal parts deletion and insertion go through all pixels.
+        curves: which of ``MoRF``, ``LeRF``, ``random``, ``deletion``, ``insertion``, and ``ROAD``, which is slow; or
+            procedures with their own parameters, such as ``MoRF(region=18)``.
+        region, regions, points: parameters of the curves that are given by name.
         removal: what stands where pixels are gone; ``None`` takes that of the paper for each curve (uniform noise;
             the mean of the scan for deletion; a blur of 5 pixels for insertion; noisy linear imputation for ROAD).
         engine: an engine to use again; it then decides device and first seed.
@@ -242,11 +230,13 @@ def evaluate(
     """
     started = time.perf_counter()
     fitting(scan, classifier)
-    unknown = [c for c in curves if c not in CURVES]
-    if unknown or not curves:
-        raise ParameterError(f"There is no curve {', '.join(map(repr, unknown))}; use some of {', '.join(CURVES)}.")
-    if min(region, regions, points, repeats) < 1:
-        raise ParameterError("region, regions, points and repeats must each be at least 1.")
+    procedures = [Procedure.of(c, region=region, regions=regions, points=points) for c in curves]
+    if removal is not None:
+        procedures = [dataclasses.replace(procedure, removal=removal) for procedure in procedures]
+    if not procedures:
+        raise ParameterError(f"No curve is named; use some of {', '.join(CURVES)}.")
+    if repeats < 1:
+        raise ParameterError(f"repeats must be at least 1, not {repeats}.")
     named = dict(maps) if isinstance(maps, Mapping) else {_name(maps): maps}
     if not named:
         raise ParameterError("There is no map to evaluate.")
@@ -255,41 +245,41 @@ def evaluate(
     question = _question(scan, classifier, named.values(), target, watch)
     frame = classifier.frame(scan)
     values = {name: frame.to_grid(_array(m, scan, name)[None])[0] for name, m in named.items()}
-    jobs: list[tuple[str, Kind]] = [(name, kind) for name in values for kind in curves if kind != "random"]
-    if "random" in curves:
-        jobs.append(("random", "random"))
+    jobs = [(name, procedure) for name in values for procedure in procedures if procedure.ordered]
+    jobs += [(procedure.name, procedure) for procedure in procedures if not procedure.ordered]
 
     done: list[Curve] = []
-    for name, kind in jobs:
-        how = removal or {"deletion": Mean(), "insertion": Blur(5.0), "ROAD": NoisyLinear()}.get(kind, Uniform())
-        pieces = tiles(frame.grid, 1 if kind in ("deletion", "insertion", "ROAD") else region)
-        worth = sums(values.get(name, torch.zeros(frame.grid)), pieces)
-        ties = kind == "random" or len(torch.unique(worth)) < len(worth)
+    for name, procedure in jobs:
+        how = procedure.removal
+        pieces = procedure.pieces(frame.grid)
+        worth = procedure.worth(sums(values[name] if procedure.ordered else torch.zeros(frame.grid), pieces))
+        ties = not procedure.ordered or len(torch.unique(worth)) < len(worth)
         seeds = tuple(engine.seed + r for r in range(repeats if ties or not how.deterministic else 1))
-        counts = steps_of(kind, len(worth), regions, points)
+        counts = procedure.counts(len(worth))
         size = torch.bincount(pieces.flatten()).double()
         scores, shares, evaluations = [], [], 0
         for one in seeds:
             again = copy.copy(engine)
             again.seed = one
             probe = again.open(scan, question, how)
-            rank = ranks(worth if kind != "LeRF" else -worth, again.generator())
-            scores.append(_walk(probe, rank[pieces], counts, insert=kind == "insertion"))
+            rank = ranks(worth, again.generator())
+            scores.append(_walk(probe, rank[pieces], counts, insert=procedure.inserts))
             shares.append(_shares(rank, size, counts))
             evaluations += probe.evaluations
         done.append(
             Curve(
                 map=name,
-                kind=kind,
-                definition=_definition(kind, region, len(worth), len(counts) - 1),
-                measure=_WORDS[kind][1],
-                better=_WORDS[kind][2],
+                kind=procedure.name,
+                definition=procedure.definition(len(worth), len(counts) - 1),
+                measure=procedure.measure,
+                better=procedure.better,
                 removal={"name": how.name, **describe(how)},
                 seeds=seeds,
                 shares=np.mean(shares, axis=0),
                 scores=np.stack(scores),
                 clean=float(probe.clean[0]),
                 evaluations=evaluations,
+                ordered=procedure.ordered,
             )
         )
         if on_curve is not None:
@@ -308,15 +298,6 @@ def evaluate(
     )
 
 
-def tiles(grid: Sequence[int], side: int) -> Tensor:
-    """The tile that each pixel belongs to: int64 ``[*grid]``, tiles of ``side`` pixels from the first corner on."""
-    found = torch.zeros(tuple(grid), dtype=torch.int64)
-    for axis, n in enumerate(grid):
-        tile = torch.arange(n) // side
-        found = found * (int(tile[-1]) + 1) + tile.view([-1 if a == axis else 1 for a in range(len(grid))])
-    return found
-
-
 def sums(heatmap: Tensor, pieces: Tensor) -> Tensor:
     """Sum of a map over each piece, float64 ``[P]``."""
     out = torch.zeros(int(pieces.max()) + 1, dtype=torch.float64)
@@ -330,15 +311,6 @@ def ranks(worth: Tensor, generator: torch.Generator) -> Tensor:
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order))
     return place
-
-
-def steps_of(kind: Kind, pieces: int, regions: int, points: int) -> Tensor:
-    """How many pieces are gone at each point of the curve, int64 ``[K]``, from 0 on."""
-    if kind == "ROAD":
-        return (torch.tensor(ROAD_SHARES, dtype=torch.float64) * pieces).round().long()
-    if kind in ("deletion", "insertion"):
-        return torch.linspace(0, pieces, min(points, pieces) + 1, dtype=torch.float64).round().long()
-    return torch.arange(min(regions, pieces) + 1)
 
 
 def aopc(scores: NDArray[np.float64], clean: float) -> NDArray[np.float64]:
@@ -375,25 +347,6 @@ def _interval(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     if n == 1:
         return mean, np.zeros_like(mean)
     return mean, np.asarray(stats.t.ppf(0.975, n - 1) * scores.std(0, ddof=1) / np.sqrt(n))
-
-
-def _definition(kind: Kind, region: int, pieces: int, steps: int) -> str:
-    words, measure, better = _WORDS[kind]
-    if kind == "ROAD":
-        what = f"{words}, {ROAD_SHARES[1]:.0%} to {ROAD_SHARES[-1]:.0%} of them (Rong et al. 2022)."
-    elif kind in ("deletion", "insertion"):
-        what = f"{words}, in {steps} equal parts (Petsiuk et al. 2018)."
-    else:
-        what = (
-            f"{steps} of {pieces} regions of {region} pixels a side are removed one after another, {words} "
-            "(Samek et al. 2017)."
-        )
-    sums_up = {
-        "AOPC": "AOPC is the mean fall of the score over all points, the untouched scan among them",
-        "AUC": "AUC is the area under the score over the share of pixels, trapezoid rule",
-    }[measure]
-    verdict = "" if better == "neither" else f"; {better} is better"
-    return f"{what} {sums_up}{verdict}. Equal values are ordered at random."
 
 
 def _question(

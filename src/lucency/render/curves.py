@@ -9,7 +9,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lucency.metrics import Curve, Evaluation
+from lucency.metrics import CURVES, Curve, Evaluation
+from lucency.metrics.procedures import Regions
 from lucency.render import palette
 from lucency.render.comparison import LINES
 from lucency.render.lettering import FAMILY, cut, plain_words
@@ -18,23 +19,15 @@ from lucency.render.palette import hexed
 
 IMAGES = (".png", ".jpg", ".pdf", ".svg")
 STYLES = ("-", "--", ":")
-TITLES = {
-    "MoRF": ("Most relevant first", "a good map falls fast"),
-    "LeRF": ("Least relevant first", "a good map stays up"),
-    "random": ("Random order", "the line to beat"),
-    "deletion": ("Deletion", "a good map falls fast"),
-    "insertion": ("Insertion", "a good map rises fast"),
-    "ROAD": ("ROAD", "a good map falls fast"),
-}
 DPI = 130
 
 
 @plain_words
 def curves(evaluation: Evaluation) -> Figure:
     """One panel for each kind of curve, one line with its 95 % band for each map; random order in grey beside them."""
-    kinds = [k for k in TITLES if any(c.kind == k for c in evaluation.curves)]
+    kinds = dict.fromkeys(c.kind for c in evaluation.curves)
     # The random order says nothing alone; it belongs beside the two orders that a map gave.
-    panels = [k for k in kinds if k != "random"] or kinds
+    panels = [k for k in kinds if CURVES[k].ordered] or list(kinds)
     figure = Figure(
         figsize=(4.6 * len(panels), 4.4), dpi=DPI, layout="constrained", facecolor=hexed(palette.BACKGROUND)
     )
@@ -43,10 +36,10 @@ def curves(evaluation: Evaluation) -> Figure:
     for panel, kind in zip(axes, panels, strict=True):
         _dressed(panel, kind)
         for curve in evaluation.curves:
-            if curve.kind == kind and curve.kind != "random":
+            if curve.kind == kind and curve.ordered:
                 at = names.index(curve.map)
                 _draw(panel, curve, LINES[at % len(LINES)], STYLES[at // len(LINES) % len(STYLES)], curve.map)
-            elif curve.kind == "random" and kind in ("MoRF", "LeRF", "random"):
+            elif not curve.ordered and issubclass(CURVES[kind], Regions):
                 _draw(panel, curve, hexed(palette.MUTED), (0, (1, 1.5)), "random order")
         panel.axhline(evaluation.clean, color=hexed(palette.LINE), linewidth=1, zorder=1)
     if evaluation.question.watch == "probability":
@@ -74,7 +67,7 @@ def save_curves(evaluation: Evaluation, path: str | Path) -> Path:
 
 
 def _dressed(panel: Axes, kind: str) -> None:
-    title, better = TITLES[kind]
+    title, better = CURVES[kind].title, CURVES[kind].good
     text, muted, line = (hexed(c) for c in (palette.TEXT, palette.MUTED, palette.LINE))
     panel.set_facecolor(hexed(palette.SURFACE))
     panel.set_title(f"{title}: {better}", color=text, fontsize=11, fontfamily=FAMILY)
