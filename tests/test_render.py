@@ -40,12 +40,14 @@ from lucency.render import (
     save_overlay,
     save_report,
 )
+from lucency.render.agreement import agreement
 from lucency.render.comparison import LIGHT_LINES, LINES
 from lucency.render.film import Film
 from lucency.render.lettering import font, lines
 from lucency.render.overlay import nice_length
 from lucency.render.player import Player
 from lucency.render.recorder import FRAMES, SHARE, Trace
+from lucency.render.smooth import patches_of, smooth, strength
 from lucency.render.views import views
 from nets import Window, classifier_of
 
@@ -435,6 +437,105 @@ def test_pages_follow_the_reader_and_can_be_read_in_both_lights(tmp_path: Path) 
             assert all(contrast(theme[name], theme[ground]) >= 4.5 for name in ("text", "muted", "warning"))
     for lines_, ground in ((LIGHT_LINES, palette.LIGHT["surface"]), (LINES, palette.SURFACE)):
         assert all(contrast(tuple(bytes.fromhex(c[1:])), ground) >= 3 for c in lines_)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("shape", [(96, 80), (40, 32, 32)])
+def test_patches_are_drawn_smoothly_and_the_peak_stays(fit: Fit, shape: tuple[int, ...]) -> None:
+    window = Window(*((n // 2, n // 2 + 4) for n in (32,) * len(shape)))
+    classifier = Classifier(
+        window, name="w", classes=["a", "b"], fingerprint="w", module=window, input_size=(32,) * len(shape), fit=fit
+    )
+    explanation = explain(Scan(torch.rand(1, *shape)), classifier, target=0, method=Occlusion(patch=8, stride=4))
+    whole = explanation.heatmap.copy()
+    for plane, raw in zip(views(explanation), views(explanation, cells=True), strict=True):
+        assert np.array_equal(raw.drawn, raw.heatmap)
+        assert plane.peak == raw.peak
+        # At the middle of a patch the value is that of the patch.
+        assert plane.drawn[plane.peak] == pytest.approx(float(plane.heatmap[plane.peak]), rel=0.06 * len(shape))
+        assert np.abs(np.diff(plane.drawn, axis=0)).max() < 0.7 * np.abs(np.diff(plane.heatmap, axis=0)).max()
+        assert plane.drawn.max() <= plane.heatmap.max() * (1 + 1e-6)
+    assert np.array_equal(explanation.heatmap, whole)
+    assert not np.array_equal(drawn(explanation), drawn(explanation, cells=True))
+
+
+def test_smooth_is_linear_between_the_middles_of_cells() -> None:
+    flat = np.repeat(np.array([[0.0, 4.0, 2.0]], np.float32), 4, 1)
+    edges = [np.array([0.0, 1.0]), np.array([0.0, 4.0, 8.0, 12.0])]
+    assert smooth(flat, edges)[0] == pytest.approx([0, 0, 0.5, 1.5, 2.5, 3.5, 3.75, 3.25, 2.75, 2.25, 2, 2])
+    one = smooth(flat[:, :4], [edges[0], np.array([0.0, 4.0])])
+    assert np.array_equal(one, flat[:, :4])
+
+
+def test_what_is_not_made_of_sharp_patches_is_drawn_as_it_is() -> None:
+    assert patches_of(explained(method=Lime(samples=20))[0]) is None
+    assert patches_of(explained(method=Occlusion(patch=8, soft=2.0))[0]) is None
+    sharp, _ = explained(method=Occlusion(patch=8, stride=2, box=(4, 30, 6, 28)))
+    patches = patches_of(sharp)
+    assert patches is not None
+    assert patches.region == ((4, 30), (6, 28))
+    parameters = {"parameters": {"patch": "8 parsecs"}}
+    other = {**sharp.provenance, "method": {**sharp.provenance["method"], **parameters}}
+    assert patches_of(dataclasses.replace(sharp, provenance=other)) is None
+
+
+def test_a_report_shows_patches_smoothly_and_as_they_are(tmp_path: Path) -> None:
+    page = save_report(explained()[0], tmp_path / "r.html").read_text()
+    assert "Patches as they are" in page
+    assert page.count('class="map smooth"') == page.count('class="map cell"') > 0
+    assert (
+        "Patches as they are" not in save_report(explained(method=Lime(samples=20))[0], tmp_path / "l.html").read_text()
+    )
+
+
+@pytest.mark.parametrize("shape", [(40, 36), (12, 16, 14)])
+def test_a_grainy_map_stands_beside_its_strength(shape: tuple[int, ...], tmp_path: Path) -> None:
+    explanation, recorder = explained(shape, method=IntegratedGradients(rule="trapezoid", alphas=4))
+    figure = explanation.overlay()
+    assert len(figure.axes) == 2 * (2 if len(shape) == 2 else 4)
+    texts = [t.get_text() for t in figure.texts]
+    assert any(t.startswith("strength, smoothed") for t in texts)
+    assert any(t.startswith("signed map") for t in texts)
+    assert len(explanation.overlay(which="strength").axes) == len(figure.axes) // 2
+    assert strength(explanation.heatmap).min() >= 0
+    assert strength(np.tile(np.float32([[1, -1], [-1, 1]]), (20, 20))) == pytest.approx(np.ones((40, 40)))
+    film = Film(explanation, recorder)
+    assert film.grainy
+    assert len(list(film.images())) > 2
+    page = save_report(explanation, tmp_path / "r.html").read_text()
+    assert page.count("Signed map as a colour over the scan") >= 1
+    tiles = save_comparison([Compared("integrated_gradients", explanation)], tmp_path / "c.html").read_text()
+    assert tiles.count('class="map"') == 2 * (1 if len(shape) == 2 else 3)
+
+
+def agreeing(at: tuple[int, int], title: str, place: str = "", name: str = "occlusion") -> Explanation:
+    explanation, _ = explained((40, 40), method=Occlusion(patch=20, stride=20))
+    heatmap = np.zeros((40, 40), np.float32)
+    heatmap[at[0] : at[0] + 8, at[1] : at[1] + 8] = 1
+    method = {**explanation.provenance["method"], "title": title, "name": name}
+    return dataclasses.replace(
+        explanation,
+        heatmap=heatmap,
+        provenance={**explanation.provenance, "method": method},
+        verdict={"place": place},
+    )
+
+
+def test_what_methods_agree_on() -> None:
+    base = "the base of the patient's left lung"
+    a, b, c = agreeing((5, 5), "A", base), agreeing((7, 5), "B", base), agreeing((25, 25), "C")
+    assert agreement([a, b, c]) == (
+        f"2 of the 3 methods that locate evidence agree on a place, {base}: the top 5 % of their maps overlap there, "
+        "by 75 % on average; C points elsewhere."
+    )
+    assert agreement([a, a, b]).startswith(f"All 3 methods that locate evidence agree on a place, {base}: ")
+    assert "around row 8, column 8" in agreement([agreeing((5, 5), "A"), agreeing((5, 5), "B")])
+    assert agreement([a, c]).startswith("The methods do not agree on a place: no point lies in the top 5 %")
+    # What a gradient says of places does not count, nor what supports nothing.
+    gradient = agreeing((25, 25), "Gradient", name="gradient")
+    nothing = dataclasses.replace(a, heatmap=-a.heatmap)
+    assert agreement([a, b, gradient, nothing]).startswith("Both methods that locate evidence agree")
+    assert agreement([a, gradient]).startswith("Fewer than two")
 
 
 def test_panels_follow_the_method() -> None:

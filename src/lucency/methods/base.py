@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from typing import Any, ClassVar, Literal, Self
@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal, Self
 from torch import Tensor
 
 from lucency.asking import undisturbed
-from lucency.classifier import Classifier, Question
+from lucency.classifier import Classifier, Frame, Question
 from lucency.engine import Engine
-from lucency.masks import Superpixels
+from lucency.masks import Patches, Superpixels
 from lucency.parameters import by_word, kinds, of_word, parts_of
 from lucency.removal import Removal
 from lucency.scan import Scan
@@ -108,6 +108,8 @@ class Method(ABC):
         unit: what a pixel of the map means, for the colour bar.
         locates: whether a high value means that there lies evidence for the answer, so that a place may be named. Not
             so for a gradient, which says where a change would matter, nor for what is led back through altered ReLUs.
+        grainy: whether neighbouring pixels of its maps say opposite things, as those of a gradient do; pictures then
+            show the smoothed strength beside the map.
         removal: what stands where something was removed; ``None`` for a method that removes nothing. A field of those
             that do, which takes whatever :meth:`lucency.removal.Removal.of` takes.
     """
@@ -119,6 +121,7 @@ class Method(ABC):
     axes: ClassVar[tuple[str, str]] = ("", "")
     needs_gradients: ClassVar[bool] = False
     locates: ClassVar[bool] = True
+    grainy: ClassVar[bool] = False
     unit: ClassVar[str]
     removal: Removal | None = None
 
@@ -159,6 +162,13 @@ class Method(ABC):
         Raises:
             LucencyError: when the classifier or a parameter does not allow the method.
         """
+
+    def patches(self, frame: Frame, spacing: Sequence[float] | None) -> Patches | None:
+        """The patches whose overlaps make up its maps, on a scan that lies in ``frame``; pictures interpolate them.
+
+        ``None`` where its maps are made of something else.
+        """
+        return None
 
     def anytime(self) -> Self:
         """This method with its work ordered so that it can be stopped early: the first steps see the whole scan."""

@@ -44,6 +44,7 @@ class BlurIntegratedGradients(Method):
     axes: ClassVar[tuple[str, str]] = ("alpha", "score")
     unit: ClassVar[str] = "share of the score"
     needs_gradients: ClassVar[bool] = True
+    grainy: ClassVar[bool] = True
 
     sigma: float = 50.0
     rule: Rule = "adaptive"

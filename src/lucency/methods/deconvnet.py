@@ -42,6 +42,7 @@ class Deconvnet(Method):
     paper: ClassVar[str] = "Zeiler & Fergus, ECCV 2014"
     unit: ClassVar[str] = "signal led back from the class"
     needs_gradients: ClassVar[bool] = True
+    grainy: ClassVar[bool] = True
     locates: ClassVar[bool] = False
 
     tour: int = 6

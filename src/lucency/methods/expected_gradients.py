@@ -40,6 +40,7 @@ class ExpectedGradients(Method):
     paper: ClassVar[str] = "Erion et al., Nature Machine Intelligence 2021"
     unit: ClassVar[str] = "share of the score"
     needs_gradients: ClassVar[bool] = True
+    grainy: ClassVar[bool] = True
 
     removal: Removal = field(default_factory=Noise)
     samples: int = 200

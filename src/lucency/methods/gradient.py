@@ -27,6 +27,7 @@ class _OnePass(Method):
     """A method whose map is made from one backward pass over the clean scan."""
 
     needs_gradients: ClassVar[bool] = True
+    grainy: ClassVar[bool] = True
     locates: ClassVar[bool] = False
 
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:

@@ -47,6 +47,7 @@ class IntegratedGradients(Method):
     axes: ClassVar[tuple[str, str]] = ("alpha", "score")
     unit: ClassVar[str] = "share of the score"
     needs_gradients: ClassVar[bool] = True
+    grainy: ClassVar[bool] = True
 
     removal: Removal = field(default_factory=Constant)
     others: tuple[Removal, ...] = ()

@@ -25,7 +25,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from lucency.classifier import Classifier, Question
+from lucency.classifier import Frame, Question
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.filters import gaussian_blur
@@ -79,24 +79,28 @@ class Occlusion(Method):
     def anytime(self) -> Self:
         return replace(self, order="spread")
 
-    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
-        classifier = engine.classifier
-        region = None if self.box is None else _on_grid(self.box, scan, classifier)
-        asked = _pixels(self.patch, scan, classifier)
-        patch = _clipped(asked, classifier.frame(scan).grid, region)
+    def patches(self, frame: Frame, spacing: Sequence[float] | None) -> Patches:
+        region = None if self.box is None else _on_grid(self.box, frame)
+        asked = _pixels(self.patch, frame, spacing)
+        patch = _clipped(asked, frame.grid, region)
         share = 2 if region is None else 4
         stride = tuple(max(1, p // share) for p in patch)
         if self.stride is not None:
-            stride = _pixels(self.stride, scan, classifier)
+            stride = _pixels(self.stride, frame, spacing)
             if patch != asked:
                 stride = tuple(map(min, stride, patch))
+        return Patches(frame.grid, patch, stride, self.soft, region)
+
+    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
+        classifier = engine.classifier
+        patches = self.patches(classifier.frame(scan), scan.spacing)
+        patch, asked = patches.patch, _pixels(self.patch, classifier.frame(scan), scan.spacing)
         also = []
         if self.features and classifier.module is not None and question.layer is None:
             last = classifier.layers(classifier.prepare(scan)[None].to(engine.device))[-1:]
             also = [Question.ask(classifier, scan, question.target, f"layer:{layer.name}") for layer in last]
         others = other_classes(question, classifier) if self.all_classes else []
         probe = engine.open(scan, question, self.removal, [*also, *others])
-        patches = Patches(probe.grid, patch, stride, self.soft, region)
         # With a tolerance the first patches are the sample that the engine judges by.
         spread = self.order == "spread" or engine.tolerance is not None
 
@@ -335,8 +339,7 @@ def spread_order(n: int) -> Tensor:
     return reverse[reverse < n]
 
 
-def _pixels(length: Length, scan: Scan, classifier: Classifier) -> tuple[int, ...]:
-    frame = classifier.frame(scan)
+def _pixels(length: Length, frame: Frame, spacing: Sequence[float] | None) -> tuple[int, ...]:
     if isinstance(length, int):
         return (length,) * len(frame.grid)
     if not isinstance(length, str):
@@ -347,11 +350,11 @@ def _pixels(length: Length, scan: Scan, classifier: Classifier) -> tuple[int, ..
         mm = -1.0
     if mm <= 0 or not length.strip().lower().endswith("mm"):
         raise ParameterError(f"A length is a number of pixels or a text such as '15mm', not {length!r}.")
-    if scan.spacing is None:
+    if spacing is None:
         raise ParameterError(
-            f"The pixel spacing of {scan.source} is unknown, so {length!r} means nothing; give pixels instead."
+            f"The pixel spacing of this scan is unknown, so {length!r} means nothing; give pixels instead."
         )
-    return tuple(max(1, round(frame.scan_pixels(mm / spacing, axis))) for axis, spacing in enumerate(scan.spacing))
+    return tuple(max(1, round(frame.scan_pixels(mm / apart, axis))) for axis, apart in enumerate(spacing))
 
 
 def _clipped(
@@ -364,10 +367,9 @@ def _clipped(
     return tuple(map(min, patch, sizes))
 
 
-def _on_grid(box: Sequence[int], scan: Scan, classifier: Classifier) -> tuple[tuple[int, int], ...]:
+def _on_grid(box: Sequence[int], frame: Frame) -> tuple[tuple[int, int], ...]:
     """A box of the scan, flat, as start and stop along each axis of the model's grid."""
-    frame = classifier.frame(scan)
-    shape = scan.shape
+    shape = frame.scan_shape
     spans = list(zip(box[::2], box[1::2], strict=False))
     if len(box) != 2 * len(shape) or not all(0 <= a < b <= n for (a, b), n in zip(spans, shape, strict=True)):
         raise ParameterError(
@@ -379,5 +381,5 @@ def _on_grid(box: Sequence[int], scan: Scan, classifier: Classifier) -> tuple[tu
         start, stop = math.floor((a + before) * n / size), math.ceil((b + before) * n / size)
         found.append((min(max(start, 0), n), max(min(stop, n), 0)))
     if any(start >= stop for start, stop in found):
-        raise ParameterError(f"{classifier.name} does not look at the box {', '.join(map(str, box))}; choose another.")
+        raise ParameterError(f"The model does not look at the box {', '.join(map(str, box))}; choose another.")
     return tuple(found)

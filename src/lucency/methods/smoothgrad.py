@@ -38,6 +38,7 @@ class SmoothGrad(Method):
     paper: ClassVar[str] = "Smilkov et al., arXiv 1706.03825, 2017"
     unit: ClassVar[str] = "change of the score for each unit of brightness"
     needs_gradients: ClassVar[bool] = True
+    grainy: ClassVar[bool] = True
     locates: ClassVar[bool] = False
 
     samples: int = 50

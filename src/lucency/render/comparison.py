@@ -15,7 +15,8 @@ from scipy import ndimage
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.methods import METHODS
-from lucency.render.overlay import NOTICE
+from lucency.render.agreement import agreement
+from lucency.render.overlay import NOTICE, shown_first
 from lucency.render.page import how_made, layer_uri, png_uri, save_page, scan_uri, size_of, spoken
 from lucency.render.palette import Bytes, Floats, Scale
 from lucency.render.player import Player
@@ -66,15 +67,14 @@ class Compared:
 
 @dataclass(frozen=True)
 class Tile:
-    """One method's map."""
+    """One method's map: a picture for each plane, and before them those of its strength where it is grainy."""
 
     name: str
     title: str
     error: str
-    pictures: tuple[str, ...] = ()
-    peaks: tuple[tuple[float, float] | None, ...] = ()
-    limit: str = ""
-    unit: str = ""
+    pictures: tuple[tuple[int, str, tuple[float, float] | None], ...] = ()
+    wide: bool = False
+    reading: str = ""
     maximum: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -157,6 +157,7 @@ def save_comparison(
         explanation=first,
         about=first.provenance,
         total=sum(e.provenance["seconds"] for e in explanations),
+        agreement=agreement(explanations) if len(explanations) > 1 else "",
         notices=list(first.notices),
         scans=[scan_uri(p, size) for p, size in zip(planes, sizes, strict=True)],
         planes=[(p.name, w, h) for p, (h, w) in zip(planes, sizes, strict=True)],
@@ -182,16 +183,23 @@ def _tile(compared: Compared, through: tuple[int, ...] | None, sizes: Sequence[t
     explanation = compared.explanation
     if explanation is None:
         return Tile(compared.name, compared.title, compared.error or "It gave no reason.")
-    scale = Scale.of(explanation.heatmap)
-    planes = views(explanation, through=through)
+    pictures: list[tuple[int, str, tuple[float, float] | None]] = []
+    said = []
+    whats = shown_first(explanation)
+    for what in whats:
+        scale = Scale.of(what.heatmap)
+        planes = views(explanation, what.heatmap, through=through)
+        for i, (plane, size) in enumerate(zip(planes, sizes, strict=True)):
+            pictures.append((i, layer_uri(plane.drawn, scale, size), _percent(plane)))
+        named = f"{what.name}, " if len(whats) > 1 else ""
+        said.append(f"{named}full at {scale if what.signed else f'{scale.limit:.3g}'} ({what.unit})")
     return Tile(
         compared.name,
         compared.title,
         "",
-        tuple(layer_uri(p.heatmap, scale, size) for p, size in zip(planes, sizes, strict=True)),
-        tuple(_percent(p) for p in planes),
-        f"{scale.limit:.3g}",
-        explanation.provenance["method"]["unit"],
+        tuple(pictures),
+        len(whats) > 1,
+        "; ".join(said),
         maximum(explanation),
         tuple(warnings(explanation)),
     )

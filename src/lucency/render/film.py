@@ -24,6 +24,7 @@ from lucency.render import palette
 from lucency.render.lettering import cut, font, lines, signed
 from lucency.render.palette import Bytes, Floats, Scale, composite
 from lucency.render.recorder import Frame, Recorder, packed_scan
+from lucency.render.smooth import edges_on_grid, grainy, patches_of, smooth, strength
 from lucency.render.views import resized, views
 
 FIRST, TELLING, LAST = 8, 2, 25
@@ -64,10 +65,14 @@ class Film:
         else:
             self.panels = ["Scan", "Scan at this step", "Map so far"]
 
-        view = views(explanation)[0]
+        self.grainy = grainy(explanation)
+        whole = strength(explanation.heatmap) if self.grainy else explanation.heatmap
+        view = views(explanation, whole, through=explanation.peak)[0]
         self.view = view
+        patches = patches_of(explanation)
+        self.edges = None if patches is None else edges_on_grid(patches)
         self.stage = Stage(explanation, self._picture_size(view.extent))
-        self.scale = Scale.of(explanation.heatmap)
+        self.scale = Scale.of(whole)
         self.reactions = Scale(
             max(Scale.of(f.reaction.settle().floats).limit for f in self.frames if f.reaction is not None)
             if self.panels[2] == "Reaction at this step"
@@ -126,12 +131,16 @@ class Film:
         for i, name in enumerate(self.panels):
             x, y, w, _ = self._panel(i)
             named = name + (plane if i == 0 else "")
+            if self.grainy and name == "Map so far":
+                named += ": strength, smoothed"
             draw.text((x, y - 20), cut(named, SMALL, w), palette.MUTED, font(SMALL))
             if self.panels[i] == "Scan":
                 self._paste(image, i, composite(self.grey, self.grey * 0))
             if self.panels[i] in ("Map so far", "Reaction at this step"):
                 scale = self.scale if self.panels[i] == "Map so far" else self.reactions
-                self._bar(image, i, scale, provenance["method"]["unit"] if self.panels[i] == "Map so far" else "")
+                unit = "either sign" if self.grainy else provenance["method"]["unit"]
+                unsigned = self.grainy and self.panels[i] == "Map so far"
+                self._bar(image, i, scale, unit if self.panels[i] == "Map so far" else "", signed_map=not unsigned)
         if self.chart is not None:
             self.chart.still(draw)
         if self.also is not None:
@@ -155,10 +164,10 @@ class Film:
 
     def _also_moving(self, image: Image.Image, frame: Frame | None) -> None:
         x, y, down, across = self._also_place()
-        strength = self.grey * 0
+        there = self.grey * 0
         if frame is not None and frame.also is not None:
-            strength = self._strength(frame.also[1].settle().floats, self.others)
-        picture = composite(resized(self.grey, down, across), resized(strength, down, across))
+            there = self._strength(frame.also[1].settle().floats, self.others)
+        picture = composite(resized(self.grey, down, across), resized(there, down, across))
         image.paste(Image.fromarray(picture), (x, y))
 
     def _paste(self, image: Image.Image, i: int, rgb: Bytes) -> None:
@@ -168,12 +177,12 @@ class Film:
         x, y, w, h = self._panel(i)
         return x, y + h + 10, w
 
-    def _bar(self, image: Image.Image, i: int, scale: Scale, unit: str) -> None:
+    def _bar(self, image: Image.Image, i: int, scale: Scale, unit: str, *, signed_map: bool) -> None:
         x, y, w = self._foot(i)
-        ramp = np.repeat(palette.ramp(w)[None], 6, 0)
+        ramp = np.repeat(palette.ramp(w, signed_map)[None], 6, 0)
         image.paste(Image.fromarray(composite(ramp * 0 + 0.5, ramp)), (x, y))
         draw = ImageDraw.Draw(image)
-        low, high = signed(-scale.limit), signed(scale.limit)
+        low, high = (signed(-scale.limit), signed(scale.limit)) if signed_map else ("0", f"{scale.limit:.3g}")
         sides = font(SMALL).getlength(low) + font(SMALL).getlength(high) + 16
         draw.text((x, y + 10), low, palette.TEXT, font(SMALL))
         draw.text((x + w, y + 10), high, palette.TEXT, font(SMALL), anchor="ra")
@@ -198,7 +207,10 @@ class Film:
         perturbed = self.clean if frame is None else self.stage.plane(frame.perturbed.settle().grey)
         seen = self.stage.placed(perturbed.astype(np.float32) / np.float32(255), self.grey * np.float32(OUTSIDE))
         self._paste(image, self.panels.index("Scan at this step"), composite(seen, nothing))
-        so_far = nothing if frame is None else self._strength(frame.heatmap.settle().floats, self.scale)
+        so_far = nothing
+        if frame is not None:
+            floats = frame.heatmap.settle().floats
+            so_far = self._strength(strength(floats) if self.grainy else floats, self.scale)
         self._paste(image, self.panels.index("Map so far"), composite(self.grey, so_far))
         if "Reaction at this step" in self.panels:
             reaction = nothing
@@ -222,6 +234,9 @@ class Film:
         return image
 
     def _strength(self, heatmap: Floats, scale: Scale) -> Floats:
+        if self.edges is not None:
+            rows = zip(self.edges, heatmap.shape, self.stage.grid.grid, strict=True)
+            heatmap = smooth(heatmap, [edges * small / n for edges, small, n in rows])
         return scale.strength(self.stage.placed(self.stage.plane(heatmap), self.grey * 0))
 
     def _outline(self, draw: ImageDraw.ImageDraw, i: int, patch: Box) -> None:
@@ -265,9 +280,10 @@ class Film:
             for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
                 draw.line((px + 5 * dx, py + 5 * dy, px + 14 * dx, py + 14 * dy), colour, width)
         right = px < x + 0.7 * w
+        value = float(self.view.heatmap[self.view.peak])
         draw.text(
             (px + (9 if right else -9), py + (9 if py < y + 30 else -9)),
-            signed(float(self.view.heatmap[self.view.peak])),
+            f"{value:.3g}" if self.grainy else signed(value),
             (255, 255, 255),
             font(SMALL),
             anchor=("l" if right else "r") + ("t" if py < y + 30 else "b"),

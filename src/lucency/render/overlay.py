@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -15,6 +15,7 @@ from lucency.render import palette
 from lucency.render.lettering import FAMILY, cut, font, lines, plain_words, signed
 from lucency.render.output import written
 from lucency.render.palette import Floats, Scale, composite, hexed
+from lucency.render.smooth import grainy, strength
 from lucency.render.views import View, resized, views
 
 IMAGES = (".png", ".jpg", ".pdf", ".svg")
@@ -26,6 +27,9 @@ NARROWEST = 520
 EDGE = 22
 GAP = 18
 BAR = 16
+STRENGTH = "strength"
+PAIRED = 470
+"""Width of a picture that has another one beside it."""
 NOTICE = "Research software, not a medical device."
 
 
@@ -40,7 +44,8 @@ class Shown:
 
 
 def shown(explanation: Explanation, which: str | None = None) -> Shown:
-    """The heatmap, or another map of the explanation: ``"standard error"`` or one of ``explanation.also``.
+    """The heatmap, or another map of the explanation: ``"standard error"``, ``"strength"`` or one of
+    ``explanation.also``.
 
     Raises:
         ParameterError: naming the maps there are.
@@ -50,66 +55,133 @@ def shown(explanation: Explanation, which: str | None = None) -> Shown:
         return Shown(explanation.heatmap, "", method["unit"])
     if which == "standard error" and explanation.standard_error is not None:
         return Shown(explanation.standard_error, which, f"standard error of: {method['unit']}", signed=False)
+    if which == STRENGTH:
+        return Shown(
+            strength(explanation.heatmap), "strength, smoothed", "smoothed magnitude, either sign", signed=False
+        )
     if which in explanation.also:
         return Shown(explanation.also[which], which, "")
-    there = [*explanation.also, *(["standard error"] if explanation.standard_error is not None else [])]
-    raise ParameterError(f"This explanation has no map {which!r}; further maps: {', '.join(there) or 'none'}.")
+    there = [*explanation.also, STRENGTH, *(["standard error"] if explanation.standard_error is not None else [])]
+    raise ParameterError(f"This explanation has no map {which!r}; further maps: {', '.join(there)}.")
+
+
+def shown_first(explanation: Explanation) -> list[Shown]:
+    """The heatmap; before it, where its pixels do not read well, its strength."""
+    whole = shown(explanation)
+    if not grainy(explanation):
+        return [whole]
+    return [shown(explanation, STRENGTH), replace(whole, name="signed map")]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One map over all planes of the scan, with its colour bar."""
+
+    what: Shown
+    planes: list[View]
+    sizes: list[tuple[int, int]]
+    scale: Scale
+    captions: list[str]
+
+    @classmethod
+    def of(cls, explanation: Explanation, what: Shown, room: int, *, cells: bool, named: bool) -> Block:
+        planes = views(explanation, what.heatmap, cells=cells)
+        parts = [(what.name if named else "", plane.name) for plane in planes]
+        captions = [" · ".join(text for text in both if text) for both in parts]
+        return cls(what, planes, _sizes(planes, room), Scale.of(what.heatmap), captions)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        return _ticks(self.what, self.scale)
+
+    @property
+    def labels(self) -> int:
+        return max(50, *(math.ceil(font(11).getlength(text)) for _, text in self.ticks))
+
+    @property
+    def across(self) -> int:
+        return sum(w for _, w in self.sizes) + GAP * (len(self.sizes) - 1) + BAR + 42 + self.labels
+
+    @property
+    def above(self) -> int:
+        return 20 if any(self.captions) else 0
+
+    @property
+    def tall(self) -> int:
+        return max(h for h, _ in self.sizes)
 
 
 @plain_words
-def overlay(explanation: Explanation, *, which: str | None = None, opacity: float = palette.OPACITY) -> Figure:
+def overlay(
+    explanation: Explanation, *, which: str | None = None, opacity: float = palette.OPACITY, cells: bool = False
+) -> Figure:
     """The map over the scan, with a colour bar, the crosshair of the maximum, and a scale bar where one is possible.
 
-    A volume is shown in its three orthogonal slices through the maximum.
+    A volume is shown in its three orthogonal slices through the maximum. A map whose neighbouring pixels say opposite
+    things, as those of a gradient do, stands beside its smoothed magnitude, which can be read.
 
     Args:
-        which: a further map by name, or ``"standard error"``; the heatmap itself when ``None``.
+        which: a further map by name, ``"strength"`` or ``"standard error"``; the heatmap itself when ``None``.
         opacity: of the colour where it is full, 0..1. Where the map is zero the scan shows unchanged.
+        cells: draw patches as they are, instead of interpolating between their middles.
 
     Raises:
         ParameterError: for a map that is not there, or an opacity outside 0..1.
     """
     if not 0 <= opacity <= 1:
         raise ParameterError(f"The opacity is a number from 0 to 1, not {opacity}.")
-    what = shown(explanation, which)
-    planes = views(explanation, what.heatmap)
-    scale = Scale.of(what.heatmap)
-    sizes = _sizes(planes)
-    across = sum(w for _, w in sizes) + GAP * (len(sizes) - 1)
-    tall = max(h for h, _ in sizes)
-    ticks = _ticks(what, scale)
-    labels = max(50, *(math.ceil(font(11).getlength(text)) for _, text in ticks))
-    beside = BAR + 42 + labels
-    width = max(NARROWEST, across + beside) + 2 * EDGE
-    left = EDGE + (width - 2 * EDGE - across - beside) // 2
+    whats = shown_first(explanation) if which is None else [shown(explanation, which)]
+    flat = explanation.heatmap.ndim == 2
+    room = 3 * 360 if not flat else PAIRED if len(whats) > 1 else PICTURE
+    blocks = [Block.of(explanation, what, room, cells=cells, named=len(whats) > 1) for what in whats]
+    # Those of a scan side by side, those of a volume one below the other.
+    across = sum(b.across for b in blocks) + GAP * (len(blocks) - 1) if flat else max(b.across for b in blocks)
+    width = max(NARROWEST, across) + 2 * EDGE
+    left = EDGE + (width - 2 * EDGE - across) // 2
 
-    above = _header(explanation, what, width - 2 * EDGE)
-    below = _footer(explanation, what, scale, width - 2 * EDGE)
-    captions = 20 if len(planes) > 1 else 0
-    top = EDGE + sum(line.height for line in above) + 8 + captions
-    height = top + tall + 10 + sum(line.height for line in below) + EDGE - 6
+    above = _header(explanation, whats, width - 2 * EDGE)
+    below = _footer(explanation, blocks, width - 2 * EDGE)
+    top = EDGE + sum(line.height for line in above) + 8
+    tall = (max if flat else sum)(b.above + b.tall + 10 for b in blocks)
+    height = top + tall + sum(line.height for line in below) + EDGE - 6
 
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=hexed(palette.BACKGROUND))
     y = float(EDGE)
     for line in above:
         _write(figure, EDGE, y, line)
         y += line.height
-    y = top + tall + 10
+    y = top + tall
     for line in below:
         _write(figure, EDGE, y, line)
         y += line.height
-    x = left
-    for plane, (h, w) in zip(planes, sizes, strict=True):
-        if plane.name:
-            _write(figure, x, top - captions, Line(plane.name, 11, palette.MUTED))
-        _picture(figure, plane, scale, opacity, (x, top, w, h), signed_map=what.signed)
-        x += w + GAP
-    _bar(figure, what, scale, opacity, (x - GAP + 14, top, BAR, tall), ticks, labels)
+    for block in blocks:
+        _block(figure, block, opacity, left, top)
+        if flat:
+            left += block.across + GAP
+        else:
+            top += block.above + block.tall + 10
     return figure
 
 
+def _block(figure: Figure, block: Block, opacity: float, left: int, top: int) -> None:
+    y = top + block.above
+    x = left
+    for plane, (h, w), caption in zip(block.planes, block.sizes, block.captions, strict=True):
+        if caption:
+            _write(figure, x, top, Line(caption, 11, palette.MUTED))
+        _picture(figure, plane, block.scale, opacity, (x, y, w, h), signed_map=block.what.signed)
+        x += w + GAP
+    place = (x - GAP + 14, y, BAR, block.tall)
+    _bar(figure, block.what, block.scale, opacity, place, block.ticks, block.labels)
+
+
 def save_overlay(
-    explanation: Explanation, path: str | Path, *, which: str | None = None, opacity: float = palette.OPACITY
+    explanation: Explanation,
+    path: str | Path,
+    *,
+    which: str | None = None,
+    opacity: float = palette.OPACITY,
+    cells: bool = False,
 ) -> Path:
     """Writes :func:`overlay` as PNG, JPEG, PDF or SVG, told by the suffix.
 
@@ -118,7 +190,7 @@ def save_overlay(
         ParameterError: as :func:`overlay` does.
     """
     with written(path, IMAGES) as part:
-        figure = overlay(explanation, which=which, opacity=opacity)
+        figure = overlay(explanation, which=which, opacity=opacity, cells=cells)
         figure.savefig(part, dpi=SAVED_DPI, facecolor=figure.get_facecolor())
     return Path(path)
 
@@ -137,7 +209,7 @@ class Line:
         return round(self.size * 1.5)
 
 
-def _header(explanation: Explanation, what: Shown, width: float) -> list[Line]:
+def _header(explanation: Explanation, whats: list[Shown], width: float) -> list[Line]:
     method, question = explanation.provenance["method"], explanation.provenance["question"]
     title = f"{explanation.target}: {explanation.answer}"
     room = width - 80
@@ -145,32 +217,40 @@ def _header(explanation: Explanation, what: Shown, width: float) -> list[Line]:
     how = f"{method['title']} ({method['paper']}), watching the {question['label']}"
     if explanation.removal:
         how += f", removal {explanation.removal}"
-    if what.name:
-        how = f"{what.name} · {how}"
+    if len(whats) == 1 and whats[0].name:
+        how = f"{whats[0].name} · {how}"
     found += [Line(text, 12, palette.MUTED) for text in lines(how, 12, width)]
     if not explanation.complete:
         found.append(Line("stopped before its end: this is the map so far", 12, palette.WARNING))
     return found
 
 
-def _footer(explanation: Explanation, what: Shown, scale: Scale, width: float) -> list[Line]:
-    said = f"Full colour at {scale if what.signed else f'{scale.limit:.3g}'} ({what.unit or what.name}), "
-    said += f"the {palette.PERCENTILE}th percentile."
-    if not what.heatmap.any():
-        said = "The map is zero everywhere."
-    elif (peak := peak_of(what.heatmap)) is not None and what.heatmap.max() > 0:
-        said += f" Maximum {signed(float(what.heatmap.max()))} at {place_of(peak)}."
-    elif what.signed:
-        said += " No pixel supports the answer."
+def _footer(explanation: Explanation, blocks: list[Block], width: float) -> list[Line]:
+    said = " ".join(_reading(block, named=len(blocks) > 1) for block in blocks)
     model = explanation.provenance["model"]["name"]
     return [Line(text, 11, palette.MUTED) for text in lines(f"{said} Model {model}. {NOTICE}", 11, width)]
 
 
-def _sizes(planes: list[View]) -> list[tuple[int, int]]:
-    """Height and width in pixels of each plane, at one common scale."""
+def _reading(block: Block, *, named: bool) -> str:
+    """How a map is read, in a sentence or two."""
+    what, scale = block.what, block.scale
+    if not what.heatmap.any():
+        return "The map is zero everywhere."
+    name = what.name[:1].upper() + what.name[1:] + ": full" if named else "Full"
+    said = f"{name} colour at {scale if what.signed else f'{scale.limit:.3g}'} ({what.unit or what.name}), "
+    said += f"the {palette.PERCENTILE}th percentile."
+    if (peak := peak_of(what.heatmap)) is not None and what.heatmap.max() > 0:
+        highest = float(what.heatmap.max())
+        said += f" Maximum {signed(highest) if what.signed else f'{highest:.3g}'} at {place_of(peak)}."
+    elif what.signed:
+        said += " No pixel supports the answer."
+    return said
+
+
+def _sizes(planes: list[View], room: int) -> list[tuple[int, int]]:
+    """Height and width in pixels of each plane, at one common scale, together at most ``room`` wide."""
     tall = max(p.extent[0] for p in planes)
     wide = sum(p.extent[1] for p in planes)
-    room = PICTURE if len(planes) == 1 else 3 * 360
     scale = min(room / wide, TALLEST / tall)
     return [(max(1, round(p.extent[0] * scale)), max(1, round(p.extent[1] * scale))) for p in planes]
 
@@ -207,7 +287,7 @@ def _picture(
     axes.set_axis_off()
     sharp = SAVED_DPI / DPI
     size = round(h * sharp), round(w * sharp)
-    rgb = composite(resized(plane.grey, *size), scale.strength(resized(plane.heatmap, *size)), opacity)
+    rgb = composite(resized(plane.grey, *size), scale.strength(resized(plane.drawn, *size)), opacity)
     axes.imshow(rgb, extent=(0, w, h, 0), aspect="auto", interpolation="antialiased")
     halo = [withStroke(linewidth=3, foreground="black", alpha=0.75)]
     if plane.peak is not None:

@@ -10,10 +10,11 @@ import numpy as np
 
 from lucency.explanation import Explanation, place_of
 from lucency.render.lettering import signed
-from lucency.render.overlay import NOTICE, Shown, shown
+from lucency.render.overlay import NOTICE, Shown, shown, shown_first
 from lucency.render.page import how_made, layer_uri, save_page, scan_uri, size_of, spoken
 from lucency.render.palette import Scale
 from lucency.render.player import Player
+from lucency.render.smooth import edges_on_scan
 from lucency.render.views import views
 
 
@@ -30,7 +31,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Layer:
-    """One map: a transparent picture for each plane."""
+    """One map: a transparent picture for each plane; another one with patches as they are, where they are smoothed."""
 
     name: str
     unit: str
@@ -38,6 +39,7 @@ class Layer:
     high: str
     low: str
     pictures: tuple[str, ...]
+    cells: tuple[str, ...]
 
 
 def save_report(
@@ -58,7 +60,8 @@ def save_report(
     """
     planes = views(explanation)
     sizes = [size_of(p) for p in planes]
-    maps = [shown(explanation), *(shown(explanation, name) for name in explanation.also)]
+    first = shown_first(explanation)
+    maps = [*first, *(shown(explanation, name) for name in explanation.also)]
     if explanation.standard_error is not None:
         maps += [sure(explanation), shown(explanation, "standard error")]
     probabilities = sorted(explanation.probabilities.items(), key=lambda kv: -kv[1])
@@ -88,6 +91,7 @@ def save_report(
             for plane, size in zip(planes, sizes, strict=True)
         ],
         layers=[_layer(explanation, what, sizes) for what in maps],
+        beside=_layer(explanation, first[1], sizes) if len(first) > 1 else None,
         film=None if animation is None else Player.of(animation, "Animation: the scan, the scan at each step, the map"),
         probabilities=probabilities,
         facts=[(k.replace("_", " "), spoken(v)) for k, v in explanation.facts.items() if k != "warning"],
@@ -131,11 +135,13 @@ def sure(explanation: Explanation) -> Shown:
 def _layer(explanation: Explanation, what: Shown, sizes: Sequence[tuple[int, int]]) -> Layer:
     scale = Scale.of(what.heatmap)
     planes = views(explanation, what.heatmap, through=explanation.peak)
+    smoothed = edges_on_scan(explanation) is not None
     return Layer(
-        what.name or explanation.provenance["method"]["title"],
+        what.name[:1].upper() + what.name[1:] or explanation.provenance["method"]["title"],
         what.unit,
         what.signed,
         signed(scale.limit) if what.signed else f"{scale.limit:.3g}",
         signed(-scale.limit) if what.signed else "0",
-        tuple(layer_uri(p.heatmap, scale, size) for p, size in zip(planes, sizes, strict=True)),
+        tuple(layer_uri(p.drawn, scale, size) for p, size in zip(planes, sizes, strict=True)),
+        tuple(layer_uri(p.heatmap, scale, size) for p, size in zip(planes, sizes, strict=True)) if smoothed else (),
     )

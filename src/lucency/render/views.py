@@ -9,6 +9,7 @@ from PIL import Image
 
 from lucency.explanation import Explanation, peak_of
 from lucency.render.palette import Floats
+from lucency.render.smooth import edges_on_scan, smooth
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +19,7 @@ class View:
     Attributes:
         peak: row and column of the map's maximum; ``None`` where no pixel supports the answer.
         spacing: millimetres between rows and between columns, where known.
+        drawn: the map as it is drawn: smoothly, where it is made of patches.
     """
 
     name: str
@@ -25,6 +27,7 @@ class View:
     heatmap: Floats
     peak: tuple[int, int] | None
     spacing: tuple[float, float] | None
+    drawn: Floats
 
     @property
     def extent(self) -> tuple[float, float]:
@@ -35,20 +38,27 @@ class View:
 
 
 def views(
-    explanation: Explanation, heatmap: Floats | None = None, through: tuple[int, ...] | None = None
+    explanation: Explanation,
+    heatmap: Floats | None = None,
+    through: tuple[int, ...] | None = None,
+    *,
+    cells: bool = False,
 ) -> list[View]:
     """The planes of ``heatmap`` (the explanation's own when ``None``) through its peak, or the middle of a flat one.
 
-    Of a volume, ``through`` may name another point; the peak of the map is then in those planes that hold it.
+    With ``cells``, patches are drawn as they are. Of a volume, ``through`` may name another point; the peak of the map
+    is then in those planes that hold it.
     """
     shown = explanation.heatmap if heatmap is None else heatmap
     grey = explanation.pixels.mean(0)
     spacing = explanation.provenance["scan"]["spacing"]
+    edges = None if cells else edges_on_scan(explanation)
+    drawn = shown if edges is None else smooth(shown, edges)
     peak = peak_of(shown)
     supported = bool(shown.max() > 0)
     if shown.ndim == 2:
         at = (peak[0], peak[1]) if peak is not None and supported else None
-        return [View("", grey, shown, at, None if spacing is None else tuple(spacing))]
+        return [View("", grey, shown, at, None if spacing is None else tuple(spacing), drawn)]
     found = through or peak or tuple(n // 2 for n in shown.shape)
     names = ("slice", "row", "column")
     planes = []
@@ -64,6 +74,7 @@ def views(
                 if peak is not None and supported and peak[axis] == found[axis]
                 else None,
                 None if spacing is None else (spacing[rest[0]], spacing[rest[1]]),
+                drawn[plane],
             )
         )
     return planes
