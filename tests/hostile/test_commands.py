@@ -35,6 +35,11 @@ def test_whatever_is_typed(nowhere: Path, arguments: list[str]) -> None:
     said(arguments)
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "/", " ", "lucency:", "hf:", "http://", "a.json"])
+def test_names_that_name_no_model(here: Path, name: str) -> None:
+    said(["models", name], codes=(2,))
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [*((name, "explain") for name in NAMES), *((WORST, what) for what in every_command(Path("x"), ""))],

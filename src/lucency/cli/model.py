@@ -38,7 +38,7 @@ def classifier_named(name: str, *, trust: bool = False) -> Classifier:
         if "weights" in about:
             about["weights"] = path.parent / str(about["weights"])
         return _load(source, about, path, trust)
-    beside = path.with_suffix(".json")
+    beside = path.with_suffix(".json") if path.name else path
     if not path.is_file() or not beside.is_file():
         return load_classifier(name, trust=trust)
     about = _read(beside)

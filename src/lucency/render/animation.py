@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -120,7 +123,9 @@ def _save_mp4(images: Sequence[Image.Image], held: Sequence[int], path: Path) ->
     except RuntimeError:
         whole = False
     if not whole:
-        raise OSError("ffmpeg could not finish it")
+        # A file of the same size again fits nowhere: the disk is full, and that is the reason.
+        full = shutil.disk_usage(path.parent).free < max(2**20, path.stat().st_size if path.exists() else 0)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else OSError("ffmpeg could not finish it")
 
 
 def shared_palette(images: Sequence[Image.Image]) -> Image.Image:
