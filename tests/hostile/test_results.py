@@ -32,7 +32,7 @@ def whole_set(folder: Path) -> None:
     """Everything that the manifest names lies there as it was written."""
     for files in manifest(folder).values():
         for name, digest in files.items():
-            assert writing._sha256(folder / name) == digest
+            assert writing.digest_of(folder / name) == digest
 
 
 def killed(code: str, *arguments: object) -> None:
@@ -92,7 +92,7 @@ def test_a_manifest_reaches_nothing_outside_its_folder(tmp_path: Path) -> None:
     victim.write_text("precious")
     folder = tmp_path / "out"
     folder.mkdir()
-    digest = writing._sha256(victim)
+    digest = writing.digest_of(victim)
     record = {"format": writing.FORMAT, "runs": {"explain": {"../victim.txt": digest}}}
     (folder / MANIFEST).write_text(json.dumps(record))
     assert run(folder, a_txt="1").removed == []
