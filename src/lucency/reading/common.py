@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lucency.errors import MissingExtraError, ScanError
+from lucency.errors import LucencyError, ScanError
 from lucency.scan import LUMA as LUMA
 from lucency.scan import OWN_RANGE, Scan
 
@@ -69,7 +69,7 @@ def decoding(path: Path | str, what: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (ScanError, MissingExtraError):
+    except LucencyError:
         raise
     except MemoryError as error:
         raise ScanError(f"{path} does not fit into memory; crop it or use a larger machine.") from error
