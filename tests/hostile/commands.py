@@ -25,10 +25,11 @@ ODD = [
     "/dev/full", "/proc/self/mem", "lucency:", "lucency:effusion/..", "torchxrayvision:", ":", "occlusion",
     "occlusion:patch=", "occlusion:patch=0", "patch=1e9", "removal=healthy", "layer:", "_x",
 ]  # fmt: skip
-COMMANDS = ["explain", "evaluate", "compare", "layers", "phantom", "models", "methods"]
+COMMANDS = ["explain", "evaluate", "compare", "dicom", "layers", "phantom", "models", "methods"]
 OPTIONS = [
     "--out", "--model", "--target", "--method", "--methods", "--set", "--watch", "--removal", "--removals",
     "--budget", "--tolerance", "--memory", "--device", "--seed", "--error-bars", "--sanity", "--animation", "--json",
+    "--source", "--frame", "--window", "--value-range", "--anonymous", "--trust-model",
     "--curves", "--region", "--regions", "--repeats", "--truth", "--layer", "--unit", "--top", "--volume", "--side",
     "--nodules", "--help", "--version", "-h", "-o", "-m", "-t",
 ]  # fmt: skip
@@ -112,8 +113,29 @@ def scan(path: Path) -> Path:
     return path
 
 
+def clinic(film: Path) -> Path:
+    """Where the explanation of a DICOM film lies, with the film beside it, apart from ``film``."""
+    return film.parent / "clinic" / f"{film.stem}.lucency"
+
+
+def examined(film: Path, names: Sequence[str] = ("a", "b")) -> None:
+    """Makes what :func:`clinic` speaks of."""
+    from lucency import read_scan
+    from lucency.attribution import attribute
+    from lucency.engine import Engine
+    from lucency.methods import Occlusion
+    from radiographs import film as radiograph
+
+    kept = clinic(film)
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        source = radiograph(kept.with_suffix(".dcm"))
+        how = Occlusion(patch=16, features=False)
+        attribute(read_scan(source), Engine(classifier(names)), how, target=0).save(kept)
+
+
 def every_command(film: Path, out: str) -> dict[str, list[str]]:
-    """A quick run of each command that writes, into ``out``."""
+    """A quick run of each command that writes, into ``out``; ``dicom`` needs what :func:`examined` makes."""
     small = ["--method", "occlusion", "--set", "patch=8", "--removal", "constant"]
     return {
         "explain": ["explain", str(film), *small, "--out", out],
@@ -126,4 +148,5 @@ def every_command(film: Path, out: str) -> dict[str, list[str]]:
         "layers": ["layers", str(film), "--out", out],
         "layers of a folder": ["layers", str(film.parent), "--layer", "conv", "--unit", "0", "--out", out],
         "phantom": ["phantom", "--size", "64", "--out", out],
+        "dicom": ["dicom", str(clinic(film)), "--source", str(clinic(film).with_suffix(".dcm")), "--out", out],
     }  # fmt: skip

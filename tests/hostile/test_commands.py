@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import classifier, command_lines, every_command, said, scan
+from commands import classifier, command_lines, every_command, examined, said, scan
 from hypothesis import given, settings
 
 NAMES = ["[/bold] [red]", "a\nb", "\udcff", "_x" * 60, "漢字 😀"]
@@ -52,6 +52,8 @@ def test_whatever_things_are_called(here: Path, monkeypatch: pytest.MonkeyPatch,
     # A class is called nothing that cannot be printed: that is refused where names come in.
     classes = ["".join(c for c in name if c.isprintable()) or "some", "other"]
     monkeypatch.setattr("lucency.cli.model.load_classifier", lambda *_, **__: classifier(classes, f"m{name}"))
+    if what == "dicom":
+        examined(film, classes)
     shown = said(every_command(film, str(here / f"out{name}"))[what], codes=(0,))
     assert "[/bold]" in shown or "[/bold]" not in name
 
@@ -74,7 +76,10 @@ def test_standard_output_that_is_full_or_gone(tmp_path: Path, command: str, end:
 def test_a_disk_that_takes_nothing(here: Path, monkeypatch: pytest.MonkeyPatch, what: str, code: int) -> None:
     monkeypatch.setattr("lucency.cli.model.load_classifier", lambda *_, **__: classifier(["a", "b"]))
     out = here / "out"
-    arguments = every_command(scan(here / "in" / "scan.png"), str(out))[what]
+    film = scan(here / "in" / "scan.png")
+    if what == "dicom":
+        examined(film)
+    arguments = every_command(film, str(out))[what]
     real = os.mkdir
 
     def refused(path: str, *rest: object, **named: object) -> None:
