@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:
@@ -26,6 +23,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from lucency import LucencyError
+from lucency.cli.console import cancelled_by_ctrl_c
 from lucency.errors import OutputError, ParameterError
 from lucency.privacy import shown_command
 from lucency.writing import results
@@ -66,7 +64,7 @@ def _run(asked: argparse.Namespace, command: str) -> None:
     if not tasks:
         raise ParameterError("There is nothing to measure; ask for phantoms, or name a folder with --films.")
     started = time.perf_counter()
-    with only(asked.out) as file, _ended_by_ctrl_c() as ended:
+    with only(asked.out) as file, cancelled_by_ctrl_c() as ended:
         rows, damaged = kept_rows(file, tasks)
         if damaged:
             print(f"Skipped {damaged} damaged line(s) of {file}; their rows are made again.", file=sys.stderr)
@@ -86,22 +84,6 @@ def _run(asked: argparse.Namespace, command: str) -> None:
     print(f"{len(rows)} of {len(tasks)} rows. Wrote rows.jsonl, trust.json, trust.md to {asked.out}")
     if tables(rows)["recommendation"] is None:
         print("Too few phantoms for a recommendation yet; run the same command again.")
-
-
-@contextmanager
-def _ended_by_ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; a second one ends the program."""
-    event = threading.Event()
-
-    def first(_signal: int, _frame: object) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, first)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":
