@@ -241,7 +241,7 @@ class Explainer:
         # What the trust table recommends for the shipped models, which read chest films.
         shipped = self.known is not None and self.classifier.reference is None
         if isinstance(how, Occlusion) and shipped and len(scan.pixels) == 1 and len(scan.shape) == 2:
-            return replace(how, removal=Healthy()), "nearest to the truth of what was measured for this model"
+            return replace(how, removal=Healthy()), "the default for occlusion of the shipped chest models"
         return how, "the default of the method"
 
 

@@ -174,7 +174,10 @@ def made(
         count = trial.outputs.shape[1]
         if names is None:
             names = list(heads_named(classifier.readout) or (f"output {i}" for i in range(count)))
-            notes.append(f"No class names were given; the outputs are called {names[0]!r} to {names[-1]!r}.")
+            called = (
+                f"outputs are called {names[0]!r} to {names[-1]!r}" if count > 1 else f"output is called {names[0]!r}"
+            )
+            notes.append(f"No class names were given; the {called}.")
     assert names is not None
     if module is not None and _stored(module) != stored:
         still(module)

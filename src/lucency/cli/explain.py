@@ -76,8 +76,8 @@ def explain(
         typer.Option(
             metavar="NAME",
             help="What stands where a piece was removed: constant, mean, blur, ... Left out, that of the method's "
-            "paper, and for occlusion of the shipped chest models healthy tissue, which is measured to be nearest to "
-            "the truth and takes two to five times as long as --removal constant.",
+            "paper, and for occlusion of the shipped chest models healthy tissue, which is nearest to the truth on "
+            "simulated films and takes two to five times as long as --removal constant.",
         ),
     ] = None,
     budget: Budget = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import torch
 
 from lucency.classifier.base import Classifier, Fit, Interpolation
 from lucency.classifier.named import needed
+from lucency.classifier.named.config import json_object
 from lucency.classifier.named.networks import Pictures, network_classifier, per_channel
 from lucency.classifier.named.weights import unique
 from lucency.errors import ModelError
@@ -43,7 +43,7 @@ def open_huggingface(folder: str, **said: Any) -> Classifier:
         ModelError: when the folder holds something else, wants code of its own, or its weights do not fit.
     """
     place = Path(folder).expanduser()
-    about = _json(place / "config.json")
+    about = json_object(place / "config.json", "hf: takes a local folder that save_pretrained wrote.")
     if asks := [key for key in ACTS if about.get(key)]:
         raise ModelError(
             f"{place} asks for {', '.join(asks)}, which needs more than Transformers itself; build the network in "
@@ -103,18 +103,6 @@ def _same_pictures(classifier: Classifier, processor: Any, place: Path) -> None:
             f"The image processor in {place} does more than resize, crop and normalise; hand over the network in "
             "Python, or say input_size, mean and std."
         )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(path.read_text())
-        if not isinstance(about, dict):
-            raise ValueError("it is no JSON object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            f"{path} cannot be read ({error}); hf: takes a local folder that save_pretrained wrote."
-        ) from error
-    return about
 
 
 @contextmanager

@@ -8,7 +8,6 @@ arguments, and the usual steps of preprocessing. With trust, MONAI builds the ne
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,8 +21,11 @@ from lucency.classifier.base import Classifier, Interpolation
 from lucency.classifier.copying import fingerprint
 from lucency.classifier.making import made
 from lucency.classifier.named import needed
+from lucency.classifier.named.config import json_object
 from lucency.classifier.named.weights import put_into, read_weights
 from lucency.errors import ModelError
+
+BUNDLE = "monai: takes the folder of a bundle with configs in JSON."
 
 IDLE = {"EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "CastToType", "ToTensor", "ToDevice"}
 PLACING = {"Spacing", "Orientation"}
@@ -71,7 +73,7 @@ def open_monai(folder: str, *, trust: bool = False, **said: Any) -> Classifier:
         ModelError: when the folder is no bundle, asks for code without trust, or prepares its pictures in other ways.
     """
     place = Path(folder).expanduser()
-    about, config = _json(place / "configs" / "metadata.json"), _json(place / "configs" / "inference.json")
+    about, config = (json_object(place / "configs" / f"{name}.json", BUNDLE) for name in ("metadata", "inference"))
     needed("monai", "monai")
     network = _trusted(place) if trust else _built(config, place)
     put_into(network, _weights(place), f"the network of {place.name}")
@@ -114,18 +116,6 @@ def open_monai(folder: str, *, trust: bool = False, **said: Any) -> Classifier:
         "MONAI reads pictures with their columns first; scans are turned for the network, which stays a black box."
     )
     return made(turned, None, f"monai:{place.name}", own, lambda: identity, {**options, **said}, steps.notices)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(path.read_text())
-        if not isinstance(about, dict):
-            raise ValueError("it is no JSON object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            f"{path} cannot be read ({error}); monai: takes the folder of a bundle with configs in JSON."
-        ) from error
-    return about
 
 
 def _plain(value: Any, config: Mapping[str, Any], place: Path, depth: int = 0) -> Any:
