@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import imageio_ffmpeg
 import numpy as np
@@ -677,6 +678,20 @@ def test_a_film_that_ffmpeg_could_not_finish(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OutputError, match="ffmpeg could not finish it"):
         save_animation(explanation, recorder, tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ffmpeg_dies_on_a_full_disk_while_frames_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explanation, recorder = explained()
+
+    def dying(path: str, *_: object, **__: object) -> Iterator[None]:
+        Path(path).write_bytes(b"torso")
+        yield
+        raise OSError("[Errno 32] Broken pipe\n\nFFMPEG COMMAND: ...")
+
+    monkeypatch.setattr("imageio_ffmpeg.write_frames", dying)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(OutputError, match="No space left on device"):
+        save_animation(explanation, recorder, tmp_path / "a.mp4")
 
 
 def compared(tmp_path: Path) -> tuple[list[Compared], Curve, np.ndarray]:

@@ -117,22 +117,32 @@ def ended(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def faults(folder: Path, before: dict[str, str], leftovers: bool) -> list[str]:
-    """What is wrong about a folder after a run."""
+def seen(folder: Path) -> dict[str, int]:
+    """The files that a user sees in a folder, and which file of the disk each is: two runs may write the same bytes."""
+    return {f.name: f.stat().st_ino for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")}
+
+
+def faults(folder: Path, before: dict[str, int], leftovers: bool) -> list[str]:
+    """What is wrong about a folder after a run; ``before`` is what was :func:`seen` there."""
     found = []
     if (folder / "user.txt").read_text() != "the user's":
         found.append("the user's file")
-    visible = {f.name: digest_of(f) for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")}
+    visible = seen(folder)
     if MANIFEST in visible:
         for files in manifest(folder).values():
-            found += [f"{name} is not what was written" for name, d in files.items() if visible.get(name) != d]
+            found += [
+                f"{name} is not what was written"
+                for name, digest in files.items()
+                if name not in visible or digest_of(folder / name) != digest
+            ]
     elif not leftovers:
         found.append("no manifest")
     else:
         # It was killed while files moved in: those there are of one run.
-        old = {name for name in visible if before.get(name) == visible[name]}
-        new = set(visible) - set(old) - {"user.txt"}
-        if old - {"user.txt"} and new:
+        visible.pop("user.txt")
+        old = {name for name, file in visible.items() if before.get(name) == file}
+        new = set(visible) - old
+        if old and new:
             found.append(f"files of two runs: {sorted(old)} and {sorted(new)}")
     if not leftovers:
         hidden = {f.name for f in folder.iterdir() if f.name.startswith(".")}
@@ -158,7 +168,7 @@ def one(
             return "failed", [f"the first run: {code}, {log.read_text()[-300:]}"]
         lasts[what] = time.monotonic() - started
     swept(out)  # what a kill before had left halfway
-    before = {f.name: digest_of(f) for f in out.iterdir() if f.is_file()}
+    before, content = seen(out), {f.name: digest_of(f) for f in out.iterdir() if f.is_file()}
     again = [*arguments, "--json"]
     if how == "kill":
         process = child(again, None, log)
@@ -180,7 +190,7 @@ def one(
         if code == 3 and "No space left" not in text:
             wrong.append(f"it does not say so: {text[-300:]}")
         wrong += faults(out, before, leftovers=False)
-        if code == 3 and before != {f.name: digest_of(f) for f in out.iterdir() if f.is_file()}:
+        if code == 3 and content != {f.name: digest_of(f) for f in out.iterdir() if f.is_file()}:
             wrong.append("a run that failed changed something")
     if outcome == "killed" and random.random() < 0.3:
         if code := ended(child(again, None, log)):

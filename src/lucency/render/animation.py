@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
@@ -110,17 +111,15 @@ def _save_mp4(images: Sequence[Image.Image], held: Sequence[int], path: Path) ->
         ffmpeg_log_level="quiet",
     )  # fmt: skip
     writer.send(None)
+    # On a full disk ffmpeg leaves a torso, or dies while frames are still sent to it, and never says why.
     try:
-        for image, n in zip(images, held, strict=True):
-            pixels = np.ascontiguousarray(image)
-            for _ in range(n):
-                writer.send(pixels)
-    finally:
-        writer.close()
-    # On a full disk ffmpeg leaves a torso and says nothing that reaches us.
-    try:
+        with closing(writer):
+            for image, n in zip(images, held, strict=True):
+                pixels = np.ascontiguousarray(image)
+                for _ in range(n):
+                    writer.send(pixels)
         whole = imageio_ffmpeg.count_frames_and_secs(str(path))[0] == sum(held)
-    except RuntimeError:
+    except (RuntimeError, OSError):
         whole = False
     if not whole:
         # A file of the same size again fits nowhere: the disk is full, and that is the reason.
