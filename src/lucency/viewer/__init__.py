@@ -1,0 +1,5 @@
+"""The viewer: one element for the page, the notebook and the report, and the bytes that it reads."""
+
+from lucency.viewer.packing import pack, unpack
+
+__all__ = ["pack", "unpack"]
