@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
@@ -19,11 +20,12 @@ from torch import nn
 from lucency import Explanation
 from lucency.cli import main
 from lucency.errors import OutputError, ParameterError
-from lucency.masks import Slic
+from lucency.masks import Slic, Superpixels
 from lucency.masks.superpixels import Quickshift
 from lucency.methods import METHODS, Step, method_named
 from lucency.methods.occlusion import Occlusion
-from lucency.removal import Blur, Constant
+from lucency.parameters import kinds, parameters_of
+from lucency.removal import Blur, Constant, Removal
 from nets import classifier_of
 
 
@@ -275,6 +277,63 @@ def test_every_method_is_listed_with_its_parameters(lucency: Any) -> None:
     for row in found:
         assert f"{row['name']}  {row['title']}, {row['paper']}" in shown
         assert all(f"{name}=" in shown for name in row["parameters"])
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [*METHODS.values(), *kinds(Removal).values(), *kinds(Superpixels).values()],
+    ids=lambda cls: str(cls.name),
+)
+def test_each_parameter_says_what_it_means(lucency: Any, cls: type[Any]) -> None:
+    found = json.loads(lucency("methods", cls.name, "--json")[1])
+    assert [row["name"] for row in found["parameters"]] == [f.name for f in dataclasses.fields(cls) if f.init]
+    assert found["does"]
+    shown = lucency("methods", cls.name)[1]
+    for row in found["parameters"]:
+        assert row["meaning"].endswith((".", ")"))
+        assert "`" not in row["meaning"]
+        assert f"\n  {row['meaning']}\n" in shown
+        assert f"{row['name']} = " in shown
+
+
+def test_a_parameter_with_two_names_and_two_lines_and_one_of_a_parent() -> None:
+    class Parent:
+        """Something.
+
+        Attributes:
+            width, height: sizes, as in :class:`~lucency.Scan`,
+                on two lines.
+            depth: the parent's.
+
+        More words: that are no parameter.
+        """
+
+    @dataclasses.dataclass
+    class Child(Parent):
+        """Another.
+
+        Attributes:
+            depth: the child's.
+        """
+
+        width: int = 1
+        height: int = 2
+        depth: int = 3
+        silent: str = "x"
+
+    found = {p.name: (p.default, p.takes, p.meaning) for p in parameters_of(Child)}
+    assert found == {
+        "width": (1, ("a whole number",), "sizes, as in Scan, on two lines."),
+        "height": (2, ("a whole number",), "sizes, as in Scan, on two lines."),
+        "depth": (3, ("a whole number",), "the child's."),
+        "silent": ("x", ("a text",), ""),
+    }
+
+
+def test_a_method_that_is_not_there(lucency: Any) -> None:
+    code, _, err = lucency("methods", "gradcamm")
+    assert code == 2
+    assert "did you mean gradcam?" in err
 
 
 def test_settings() -> None:

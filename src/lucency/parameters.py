@@ -230,3 +230,66 @@ def by_word(table: Mapping[str, type[Any]]) -> list[str]:
         if not needed:
             found_.append(name)
     return found_
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One parameter, for a form or a help page.
+
+    Attributes:
+        name: as in ``--set name=value``.
+        default: what it is when nobody sets it.
+        takes: what can be written for it.
+        meaning: what it does, from the docstring; empty where that says nothing.
+    """
+
+    name: str
+    default: Any
+    takes: tuple[str, ...]
+    meaning: str
+
+
+def parameters_of(cls: type[Any]) -> tuple[Parameter, ...]:
+    """The parameters of a method, a removal or a way to cut superpixels, in their order.
+
+    The default of a parameter that has none is ``None``.
+    """
+    hints, meanings = _hints(cls), _meanings(cls)
+    return tuple(
+        Parameter(f.name, _default(f), tuple(words(hints[f.name])), without_marks(meanings.get(f.name, "")))
+        for f in dataclasses.fields(cls)
+        if f.init
+    )
+
+
+def summary_of(cls: type[Any]) -> str:
+    """The first paragraph of its docstring, as plain words."""
+    return without_marks(" ".join(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].split()))
+
+
+def without_marks(text: str) -> str:
+    """Words of a docstring as a reader of plain text sees them."""
+    return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text).replace("``", "")
+
+
+def _default(of: dataclasses.Field[Any]) -> Any:
+    if of.default_factory is not dataclasses.MISSING:
+        return of.default_factory()
+    return None if of.default is dataclasses.MISSING else of.default
+
+
+def _meanings(cls: type[Any]) -> dict[str, str]:
+    """What docstrings say under "Attributes:", by parameter; what a class says goes before what its parents say."""
+    found: dict[str, str] = {}
+    for one in reversed(cls.__mro__):
+        _, _, below = inspect.cleandoc(vars(one).get("__doc__") or "").partition("\nAttributes:\n")
+        names: list[str] = []
+        for line in below.splitlines():
+            if line and not line.startswith(" "):
+                break
+            if (match := re.match(r" {4}(\w+(?:, \w+)*): (.*)", line)) is not None:
+                names = match[1].split(", ")
+                found |= dict.fromkeys(names, match[2].strip())
+            elif line.strip():
+                found |= {name: f"{found[name]} {line.strip()}" for name in names}
+    return found

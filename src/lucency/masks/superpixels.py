@@ -112,7 +112,11 @@ class Quickshift(Superpixels):
 
 @dataclass(frozen=True)
 class Cells(Superpixels):
-    """A regular grid of ``cells`` boxes along each axis, as equal as whole pixels allow; 2-D and 3-D."""
+    """A regular grid of boxes, as equal as whole pixels allow; 2-D and 3-D.
+
+    Attributes:
+        cells: how many boxes along each axis.
+    """
 
     name: ClassVar[str] = "cells"
     cells: int = 8
@@ -130,7 +134,11 @@ class Cells(Superpixels):
 
 @dataclass(frozen=True, eq=False)
 class Drawn(Superpixels):
-    """Pieces that are known already, as whole numbers ``[*spatial]`` on the model's grid: organs, zones, anything."""
+    """Pieces that are known already: organs, zones, anything.
+
+    Attributes:
+        regions: whole numbers ``[*spatial]`` on the model's grid, one number a piece.
+    """
 
     name: ClassVar[str] = "drawn"
     regions: Tensor

@@ -15,7 +15,11 @@ from lucency.removal.base import Fill, Removal, noise_for, seed_from
 
 @dataclass(frozen=True)
 class Constant(Removal):
-    """One display value everywhere: 0 is black (Zeiler & Fergus use grey, 0.5)."""
+    """One display value everywhere.
+
+    Attributes:
+        value: the display value, 0..1; 0 is black (Zeiler & Fergus use grey, 0.5).
+    """
 
     name: ClassVar[str] = "constant"
     deterministic: ClassVar[bool] = True
@@ -41,7 +45,11 @@ class Mean(Removal):
 
 @dataclass(frozen=True)
 class Blur(Removal):
-    """The scan under a Gaussian of standard deviation ``sigma`` grid pixels (Fong & Vedaldi 2017: 10 at 224)."""
+    """The scan under a Gaussian.
+
+    Attributes:
+        sigma: its standard deviation in pixels of the model's grid (Fong & Vedaldi 2017: 10 at 224).
+    """
 
     name: ClassVar[str] = "blur"
     deterministic: ClassVar[bool] = True
