@@ -14,7 +14,7 @@ from lucency.engine import Engine
 from lucency.errors import OutputError, ParameterError
 from lucency.methods.units import Unit, strongest_scans, strongest_units
 from lucency.render.contact import APART, CAPTION, EDGE, GAP, TILE, layer_sheet, save_sheet, scan_sheet
-from lucency.render.palette import SUPPORTS, SURFACE
+from lucency.viewer.palette import SUPPORTS, SURFACE
 from nets import classifier_of
 from styles import styled
 

@@ -32,8 +32,8 @@ from lucency.errors import LucencyError, ParameterError
 from lucency.methods.occlusion import Occlusion
 from lucency.render import save_animation
 from lucency.render.film import Film
-from lucency.render.palette import Scale, composite
 from lucency.render.recorder import Recorder
+from lucency.viewer.palette import Scale, composite
 from lucency.writing import results
 from nets import Window, classifier_of
 from radiographs import film

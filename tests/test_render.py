@@ -35,7 +35,6 @@ from lucency.render import (
     Compared,
     Recorder,
     overlay,
-    palette,
     save_animation,
     save_comparison,
     save_overlay,
@@ -48,8 +47,9 @@ from lucency.render.lettering import font, lines
 from lucency.render.overlay import nice_length
 from lucency.render.player import Player
 from lucency.render.recorder import FRAMES, SHARE, Trace
-from lucency.render.smooth import patches_of, smooth, strength
-from lucency.render.views import views
+from lucency.viewer import palette
+from lucency.viewer.smooth import patches_of, smooth, strength
+from lucency.viewer.views import views
 from nets import Window, classifier_of
 
 

@@ -19,11 +19,11 @@ from lucency.dicom.secondary_capture import pictured_like
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.reading.common import decoding
-from lucency.render import palette
 from lucency.render.animation import RATE
 from lucency.render.film import Film
 from lucency.render.lettering import cut, font
 from lucency.render.recorder import Recorder
+from lucency.viewer import palette
 from lucency.writing import digest_of, manifest
 
 MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.7.4"

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from lucency.dicom import codes
 from lucency.dicom.making import Making, text
 from lucency.dicom.secondary_capture import orientation
-from lucency.render.palette import Scale
+from lucency.viewer.palette import Scale
 
 INVENTED = (
     "The film has no place in the patient, so the frame of reference, the position (0, 0, 0) and the orientation of "

@@ -12,9 +12,9 @@ from pydicom import Dataset
 
 from lucency.dicom.making import NOTICE, Making
 from lucency.dicom.source import numbers
-from lucency.render import palette
 from lucency.render.lettering import font, lines, signed
-from lucency.render.palette import Bytes, Scale, composite
+from lucency.viewer import palette
+from lucency.viewer.palette import Bytes, Scale, composite
 
 NARROWEST = 480
 """Columns below which the words would not fit."""

@@ -13,7 +13,7 @@ from scipy import ndimage
 from lucency.checks.verdict import percent
 from lucency.explanation import Explanation, peak_of, place_of
 from lucency.methods import METHODS
-from lucency.render.smooth import BLUR, grainy
+from lucency.viewer.smooth import BLUR, grainy
 
 TOP = 0.05
 """Share of the scan that counts as the top of a map."""

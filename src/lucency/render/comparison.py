@@ -16,12 +16,13 @@ from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.methods import METHODS
 from lucency.render.agreement import agreement
-from lucency.render.overlay import NOTICE, shown_first
+from lucency.render.overlay import NOTICE
 from lucency.render.page import how_made, layer_uri, png_uri, save_page, scan_uri, size_of, spoken
-from lucency.render.palette import Bytes, Floats, Scale
 from lucency.render.player import Player
 from lucency.render.report import maximum, warnings
-from lucency.render.views import View, resized, views
+from lucency.viewer.maps import shown_first
+from lucency.viewer.palette import Bytes, Floats, Scale
+from lucency.viewer.views import View, resized, views
 
 if TYPE_CHECKING:
     # Statistics take a second to load, and nobody who draws an overlay needs them.

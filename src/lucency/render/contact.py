@@ -16,12 +16,12 @@ from PIL import Image, ImageDraw
 
 from lucency.errors import ParameterError
 from lucency.methods.units import Box, Unit
-from lucency.render import palette
 from lucency.render.lettering import cut, font
 from lucency.render.output import written
 from lucency.render.overlay import NOTICE
-from lucency.render.palette import Floats
 from lucency.scan import Scan
+from lucency.viewer import palette
+from lucency.viewer.palette import Floats
 
 SUFFIXES = (".png", ".jpg", ".pdf")
 TILE = 128

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from lucency.metrics import CURVES, Curve, Evaluation
 from lucency.metrics.procedures import Regions
-from lucency.render import palette
 from lucency.render.comparison import LINES
 from lucency.render.lettering import FAMILY, cut, plain_words
 from lucency.render.output import written
-from lucency.render.palette import hexed
+from lucency.viewer import palette
+from lucency.viewer.palette import hexed
 
 IMAGES = (".png", ".jpg", ".pdf", ".svg")
 STYLES = ("-", "--", ":")

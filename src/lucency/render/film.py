@@ -20,12 +20,12 @@ from lucency.classifier import Frame as Grid
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.methods import METHODS
-from lucency.render import palette
 from lucency.render.lettering import cut, font, lines, signed
-from lucency.render.palette import Bytes, Floats, Scale, composite
 from lucency.render.recorder import Frame, Recorder, packed_scan
-from lucency.render.smooth import edges_on_grid, grainy, patches_of, smooth, strength
-from lucency.render.views import resized, views
+from lucency.viewer import palette
+from lucency.viewer.palette import Bytes, Floats, Scale, composite
+from lucency.viewer.smooth import edges_on_grid, grainy, patches_of, smooth, strength
+from lucency.viewer.views import resized, views
 
 FIRST, TELLING, LAST = 8, 2, 25
 """How many frames long the first one, those with a large reaction and the last one stay."""

@@ -17,7 +17,7 @@ from lucency.explanation import Explanation, place_of
 from lucency.methods import Method, Step
 from lucency.render.overlay import NOTICE, overlay
 from lucency.render.page import png_uri
-from lucency.render.palette import Bytes, Floats, Scale, composite
+from lucency.viewer.palette import Bytes, Floats, Scale, composite
 
 PAUSE = 0.25
 """Seconds between two pictures, at least: a browser that gets more falls behind."""

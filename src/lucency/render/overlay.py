@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -11,12 +11,12 @@ from matplotlib.patheffects import withStroke
 
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation, peak_of, place_of
-from lucency.render import palette
 from lucency.render.lettering import FAMILY, cut, font, lines, plain_words, signed
 from lucency.render.output import written
-from lucency.render.palette import Floats, Scale, composite, hexed
-from lucency.render.smooth import grainy, strength
-from lucency.render.views import View, resized, views
+from lucency.viewer import palette
+from lucency.viewer.maps import Shown, shown, shown_first
+from lucency.viewer.palette import Scale, composite, hexed
+from lucency.viewer.views import View, resized, views
 
 IMAGES = (".png", ".jpg", ".pdf", ".svg")
 DPI = 100
@@ -27,50 +27,9 @@ NARROWEST = 520
 EDGE = 22
 GAP = 18
 BAR = 16
-STRENGTH = "strength"
 PAIRED = 470
 """Width of a picture that has another one beside it."""
 NOTICE = "Research software, not a medical device."
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What an overlay shows: a map, what it is called, what its pixels mean."""
-
-    heatmap: Floats
-    name: str
-    unit: str
-    signed: bool = True
-
-
-def shown(explanation: Explanation, which: str | None = None) -> Shown:
-    """The heatmap, or another map of the explanation: ``"standard error"``, ``"strength"`` or one of
-    ``explanation.also``.
-
-    Raises:
-        ParameterError: naming the maps there are.
-    """
-    method = explanation.provenance["method"]
-    if which is None:
-        return Shown(explanation.heatmap, "", method["unit"])
-    if which == "standard error" and explanation.standard_error is not None:
-        return Shown(explanation.standard_error, which, f"standard error of: {method['unit']}", signed=False)
-    if which == STRENGTH:
-        return Shown(
-            strength(explanation.heatmap), "strength, smoothed", "smoothed magnitude, either sign", signed=False
-        )
-    if which in explanation.also:
-        return Shown(explanation.also[which], which, "")
-    there = [*explanation.also, STRENGTH, *(["standard error"] if explanation.standard_error is not None else [])]
-    raise ParameterError(f"This explanation has no map {which!r}; further maps: {', '.join(there)}.")
-
-
-def shown_first(explanation: Explanation) -> list[Shown]:
-    """The heatmap; before it, where its pixels do not read well, its strength."""
-    whole = shown(explanation)
-    if not grainy(explanation):
-        return [whole]
-    return [shown(explanation, STRENGTH), replace(whole, name="signed map")]
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from lucency.render import palette
 from lucency.render.output import written
-from lucency.render.palette import Bytes, Floats, Scale
-from lucency.render.views import View, resized
+from lucency.viewer import palette
+from lucency.viewer.palette import Bytes, Floats, Scale
+from lucency.viewer.views import View, resized
 
 MOST_PIXELS = 1024
 """Longest side of a picture in a page."""

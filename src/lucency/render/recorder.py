@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from lucency.checks.out_of_distribution import LEVEL, OutOfDistribution
 from lucency.errors import ParameterError
 from lucency.methods import Step
-from lucency.render.palette import Bytes, Floats
+from lucency.viewer.palette import Bytes, Floats
 
 T = TypeVar("T")
 

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from lucency.explanation import Explanation, place_of
 from lucency.render.lettering import signed
-from lucency.render.overlay import NOTICE, Shown, shown, shown_first
+from lucency.render.overlay import NOTICE
 from lucency.render.page import how_made, layer_uri, save_page, scan_uri, size_of, spoken
-from lucency.render.palette import Scale
 from lucency.render.player import Player
-from lucency.render.smooth import edges_on_scan
-from lucency.render.views import views
+from lucency.viewer.maps import Shown, every_map, shown_first
+from lucency.viewer.palette import Scale
+from lucency.viewer.smooth import edges_on_scan
+from lucency.viewer.views import views
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,6 @@ def save_report(
     planes = views(explanation)
     sizes = [size_of(p) for p in planes]
     first = shown_first(explanation)
-    maps = [*first, *(shown(explanation, name) for name in explanation.also)]
-    if explanation.standard_error is not None:
-        maps += [sure(explanation), shown(explanation, "standard error")]
     probabilities = sorted(explanation.probabilities.items(), key=lambda kv: -kv[1])
     return save_page(
         "report.html",
@@ -90,7 +86,7 @@ def save_report(
             )
             for plane, size in zip(planes, sizes, strict=True)
         ],
-        layers=[_layer(explanation, what, sizes) for what in maps],
+        layers=[_layer(explanation, what, sizes) for what in every_map(explanation)],
         beside=_layer(explanation, first[1], sizes) if len(first) > 1 else None,
         film=None if animation is None else Player.of(animation, "Animation: the scan, the scan at each step, the map"),
         probabilities=probabilities,
@@ -122,14 +118,6 @@ def maximum(explanation: Explanation) -> str:
     if explanation.standard_error is not None:
         said += f" ± {float(explanation.standard_error[peak]):.2g}"
     return f"{said} at {place_of(peak)}"
-
-
-def sure(explanation: Explanation) -> Shown:
-    """The heatmap without what lies within two standard errors of zero."""
-    assert explanation.standard_error is not None
-    whole = shown(explanation)
-    kept = np.where(np.abs(whole.heatmap) > 2 * explanation.standard_error, whole.heatmap, np.float32(0))
-    return Shown(kept, "Only beyond 2 standard errors", whole.unit)
 
 
 def _layer(explanation: Explanation, what: Shown, sizes: Sequence[tuple[int, int]]) -> Layer:

@@ -14,6 +14,7 @@
  * @property {Uint16Array} data row after row, display value * 65535
  * @property {[number, number] | null} spacing millimetres between rows and between columns
  * @property {[number, number]} range what 0 and 65535 mean in the file's values
+ * @property {[number, number]} [shown] the values that are black and white at first; `range` when missing
  * @property {string} title
  */
 
@@ -36,10 +37,11 @@
  * @property {Float32Array | Uint8Array} data row after row
  * @property {Place | null} [place] null: the whole film
  * @property {string} [unit]
- * @property {{size: number | [number, number], stride: number | [number, number]} | null} [cells] where the map is made
- *   of patches: (rows, columns) of film pixels; only says that a smooth and a true drawing differ
+ * @property {{rows: number[], columns: number[]} | null} [cells] where the map is made of patches: the borders, in
+ *   pixels of the layer, between which it is flat; drawn smoothly, it is interpolated between the middles
  * @property {boolean} [signed] of a map: whether values below zero speak against; as the data say when missing
  * @property {number | null} [limit] the value at which the colour is full; the 99.9th percentile when missing
+ * @property {[number, number] | null} [peak] row and column of the layer's maximum, which gets a cross
  */
 
 /**

@@ -11,6 +11,20 @@
 /** @typedef {import("./types.js").View} View */
 /** @typedef {import("./types.js").Tool} Tool */
 
+/**
+ * The films and layers of what `packed(explanation)` made.
+ *
+ * @param {import("./packing.js").Packed} packed
+ * @returns {{name: string, film: Film, layers: Layer[]}[]} the scan, or three slices of a volume
+ */
+export function opened({ header, arrays }) {
+  return header.planes.map((/** @type {any} */ { name, film, layers }) => ({
+    name,
+    film: { ...film, data: arrays[film.array].data },
+    layers: layers.map((/** @type {any} */ layer) => ({ ...layer, data: arrays[layer.array].data })),
+  }));
+}
+
 export class LucencyViewer extends HTMLElement {
   constructor() {
     super();
@@ -19,10 +33,9 @@ export class LucencyViewer extends HTMLElement {
     this.film = null;
     /** @type {Layer[]} */
     this.layers = [];
-    /** @type {string | null} the id of the shown layer; masks are shown by `outlines` */
+    /** @type {string | null} the id of the shown layer; masks are drawn besides, as outlines */
     this.shown = null;
-    /** @type {string[]} ids of the masks whose outlines are drawn */
-    this.outlines = [];
+    this.outlines = true;
     /** @type {Tool} */
     this.tool = "window";
   }

@@ -17,7 +17,7 @@ from lucency.errors import LucencyError
 from lucency.explanation import Explanation
 from lucency.masks import Patches
 from lucency.methods import METHODS
-from lucency.render.palette import Floats
+from lucency.viewer.palette import Floats
 
 Edges = NDArray[np.float64]
 BLUR = 0.015

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from lucency.explanation import Explanation, peak_of
-from lucency.render.palette import Floats
-from lucency.render.smooth import edges_on_scan, smooth
+from lucency.viewer.palette import Floats
+from lucency.viewer.smooth import edges_on_scan, smooth
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,8 @@ class View:
         peak: row and column of the map's maximum; ``None`` where no pixel supports the answer.
         spacing: millimetres between rows and between columns, where known.
         drawn: the map as it is drawn: smoothly, where it is made of patches.
+        cut: what makes the plane out of ``[*spatial]``.
+        axes: the spatial axes that its rows and columns run along.
     """
 
     name: str
@@ -28,6 +30,8 @@ class View:
     peak: tuple[int, int] | None
     spacing: tuple[float, float] | None
     drawn: Floats
+    cut: tuple[slice | int, ...] = ()
+    axes: tuple[int, int] = (0, 1)
 
     @property
     def extent(self) -> tuple[float, float]:
@@ -64,7 +68,7 @@ def views(
     planes = []
     for axis, name in enumerate(names):
         rest = [i for i in range(3) if i != axis]
-        plane = (slice(None),) * axis + (found[axis],)
+        plane: tuple[slice | int, ...] = (slice(None),) * axis + (found[axis],)
         planes.append(
             View(
                 f"{name} {found[axis]} of 0 to {shown.shape[axis] - 1}",
@@ -75,6 +79,8 @@ def views(
                 else None,
                 None if spacing is None else (spacing[rest[0]], spacing[rest[1]]),
                 drawn[plane],
+                plane,
+                (rest[0], rest[1]),
             )
         )
     return planes

@@ -1,0 +1,99 @@
+"""An explanation as the viewer reads it: its films, its maps, and everything that a page says about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lucency.explanation import Explanation, peak_of
+from lucency.viewer.maps import Shown, every_map
+from lucency.viewer.packing import pack
+from lucency.viewer.palette import Floats, Scale
+from lucency.viewer.smooth import edges_on_scan
+from lucency.viewer.views import View, views
+
+WHITE = 65535
+
+
+def packed(explanation: Explanation) -> bytes:
+    """The bytes that ``<lucency-viewer>`` shows, see :mod:`lucency.viewer.packing`; ``opened`` in viewer.js reads them.
+
+    The header holds what the explanation says of itself, and ``planes``: for the scan, or for each of three slices of
+    a volume through the maximum of the map, its ``film`` and the ``layers`` over it, which name their arrays.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    maps = every_map(explanation)
+    shown = [(one, views(explanation, one.heatmap, through=explanation.peak)) for one in maps]
+    cells = edges_on_scan(explanation)
+    planes = []
+    for number, plane in enumerate(shown[0][1]):
+        film, arrays[f"film-{number}"] = packed_film(_pixels(explanation, plane))
+        layers = []
+        for i, (one, of_it) in enumerate(shown):
+            arrays[f"map-{i}-{number}"] = of_it[number].heatmap
+            layers.append({**_layer(explanation, one, of_it[number], cells), "array": f"map-{i}-{number}"})
+        title = plane.name or explanation.provenance["scan"]["source"]
+        film |= {"spacing": plane.spacing, "title": title, "array": f"film-{number}"}
+        planes.append({"name": plane.name, "film": film, "layers": layers})
+    header = {
+        "target": explanation.target,
+        "answer": explanation.answer,
+        "probabilities": explanation.probabilities,
+        "facts": explanation.facts,
+        "notices": list(explanation.notices),
+        "complete": explanation.complete,
+        "peak": explanation.peak,
+        "verdict": explanation.verdict,
+        "provenance": explanation.provenance,
+        "planes": planes,
+    }
+    return pack(header, arrays)
+
+
+def packed_film(pixels: Floats) -> tuple[dict[str, Any], NDArray[np.uint16]]:
+    """What the viewer knows of a film, and its pixels.
+
+    Args:
+        pixels: float32 ``[C, rows, columns]``, display values: 0 is shown as black and 1 as white, others lie outside.
+
+    Returns:
+        ``width``, ``height``, ``channels`` (3, or 1 of the mean of all), ``range`` (the display values that 0 and 65535
+        stand for), ``shown`` (those that are black and white at first), and uint16 ``[rows, columns]`` or
+        ``[rows, columns, 3]``.
+    """
+    plain = np.moveaxis(pixels, 0, -1) if len(pixels) == 3 else pixels.mean(0)
+    low, high = min(0.0, float(plain.min())), max(1.0, float(plain.max()))
+    counted = np.rint((plain - low) * (WHITE / (high - low))).astype(np.uint16)
+    rows, columns = plain.shape[:2]
+    about = {"width": columns, "height": rows, "channels": 3 if plain.ndim == 3 else 1}
+    return {**about, "range": [low, high], "shown": [0.0, 1.0]}, counted
+
+
+def _pixels(explanation: Explanation, plane: View) -> Floats:
+    pixels: Floats = explanation.pixels[(slice(None), *plane.cut)]
+    return pixels
+
+
+def _layer(
+    explanation: Explanation, one: Shown, plane: View, cells: list[NDArray[np.float64]] | None
+) -> dict[str, Any]:
+    rows, columns = plane.heatmap.shape
+    name = one.name[:1].upper() + one.name[1:]
+    return {
+        "id": one.name or "map",
+        "title": name or explanation.provenance["method"]["title"],
+        "kind": one.kind,
+        "width": columns,
+        "height": rows,
+        "place": None,
+        "unit": one.unit,
+        "signed": one.signed,
+        # Of a volume, all slices share the scale of the whole.
+        "limit": Scale.of(one.heatmap).limit,
+        "peak": peak_of(plane.heatmap) if one.heatmap.ndim == 2 else plane.peak,
+        "cells": None
+        if cells is None
+        else {"rows": cells[plane.axes[0]].tolist(), "columns": cells[plane.axes[1]].tolist()},
+    }
