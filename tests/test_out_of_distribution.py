@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lucency import Scan, explain, load_classifier
 from lucency.checks.out_of_distribution import Doubter, OutOfDistribution, features, ledoit_wolf
 from lucency.classifier.networks import SqueezeNet
+from lucency.engine import Engine
 from lucency.errors import ParameterError, QuestionError
 from lucency.methods.occlusion import Occlusion
 from lucency.phantom import simulate
@@ -73,16 +74,16 @@ def test_features_are_what_enters_the_last_linear_layer() -> None:
     x = torch.rand(3, 1, 8, 8)
     classifier = classifier_of(Means())
     expected = torch.stack([x[:, 0, i : i + 4, j : j + 4].mean((1, 2)) for i in (0, 4) for j in (0, 4)], 1)
-    assert torch.allclose(features(classifier, x), expected, atol=1e-6)
+    assert torch.allclose(features(Engine(classifier), x), expected, atol=1e-6)
     assert not classifier.network().head._forward_pre_hooks  # type: ignore[union-attr]
     squeeze = load_classifier(SqueezeNet(3), channels=1, classes=["a", "b", "c"])
-    assert features(squeeze, torch.rand(2, 1, 64, 64)).shape == (2, 512)
+    assert features(Engine(squeeze), torch.rand(2, 1, 64, 64)).shape == (2, 512)
     full = classifier_of(
         nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU(), nn.Conv2d(5, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     )
-    assert features(full, x).shape == (3, 5)
+    assert features(Engine(full), x).shape == (3, 5)
     with pytest.raises(QuestionError, match="black box"):
-        features(load_classifier(lambda a: a.reshape(len(a), -1)[:, :2], classes=["a", "b"]), x)
+        features(Engine(load_classifier(lambda a: a.reshape(len(a), -1)[:, :2], classes=["a", "b"])), x)
 
 
 def test_a_black_patch_is_doubted_and_a_mean_one_is_not() -> None:

@@ -72,7 +72,9 @@ def step(i: int, of: int, counts: dict[str, int]) -> Step:
 
         return count
 
-    return Step((i + 1) / of, i + 1, float(i), build("heatmap"), build("perturbed"), point=(float(i), float(i)))
+    return Step(
+        (i + 1) / of, float(i), build("heatmap"), build("perturbed"), point=(float(i), float(i)), evaluations=i + 1
+    )
 
 
 @given(steps=st.integers(1, 3000), most=st.integers(2, 60))

@@ -49,7 +49,7 @@ class Edges(Method):
 
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         pixels = engine.classifier.prepare(scan)
-        yield Step(1.0, 1, 0.0, lambda: pixels[0].diff(dim=0, append=pixels[0, -1:]), lambda: pixels)
+        yield Step(1.0, 0.0, lambda: pixels[0].diff(dim=0, append=pixels[0, -1:]), lambda: pixels)
 
 
 def scan() -> Scan:

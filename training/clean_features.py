@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from films import part_of, read_boxes, read_films
 from lucency import load_classifier
 from lucency.checks.out_of_distribution import LEVEL, OutOfDistribution, features
-from lucency.classifier import Classifier
+from lucency.engine import Engine
 
 SIZE = 224
 LARGEST = 600
@@ -52,14 +52,14 @@ def real(work: Path) -> dict[str, Pictures]:
     return {part: films.pixels[parts == name] for part, name in PARTS.items()}
 
 
-def features_of(classifier: Classifier, pictures: Pictures) -> NDArray[np.float64]:
+def features_of(engine: Engine, pictures: Pictures) -> NDArray[np.float64]:
     """Float64 ``[N, D]``."""
     found = []
     for start in range(0, len(pictures), 64):
         x = torch.from_numpy(pictures[start : start + 64]).float()[:, None] / 255
         if x.shape[-1] != SIZE:
             x = F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
-        found.append(features(classifier, x.clamp(0, 1)).double().numpy())
+        found.append(features(engine, x.clamp(0, 1)).cpu().double().numpy())
     return np.concatenate(found)
 
 
@@ -75,7 +75,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     some = pictures["reference"]
     pictures["reference"] = some[np.sort(rng.permutation(len(some))[:LARGEST])]
-    found = {part: features_of(classifier, those) for part, those in pictures.items()}
+    engine = Engine(classifier)
+    found = {part: features_of(engine, those) for part, those in pictures.items()}
     known = OutOfDistribution(classifier, found["reference"], found["held_out"], chest=True)
     PLACE.mkdir(exist_ok=True)
     known.save(PLACE / f"{name}.safetensors")

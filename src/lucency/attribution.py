@@ -6,7 +6,7 @@ import dataclasses
 import platform
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from lucency.asking import undisturbed
-from lucency.classifier import Classifier, Question
+from lucency.classifier import Classifier
 from lucency.engine import Engine
 from lucency.errors import ModelError, ParameterError, ScanError
-from lucency.explanation import Explanation, Map, describe, parse_budget
+from lucency.explanation import Explanation, Map, describe
 from lucency.methods import Method, Step, method_named
 from lucency.privacy import shown_source
 from lucency.scan import Scan
+from lucency.work import Meter, Work, parse_budget
 
 
 class Attribution:
@@ -37,6 +38,8 @@ class Attribution:
 
     Attributes:
         question: what is asked.
+        engine: the one given, for the length of this run.
+        work: the stream on its way.
 
     Raises:
         LucencyError: one of the family, when scan, classifier, question and method do not go together.
@@ -54,55 +57,40 @@ class Attribution:
         budget: float | str | None = None,
         cancel: threading.Event | None = None,
     ) -> None:
-        self._started = time.perf_counter()
+        started = time.perf_counter()
         self._seconds = None if budget is None else parse_budget(budget)
+        meter = Meter()
         fitting(scan, engine.classifier)
         if not isinstance(method, Method):
             raise ParameterError(
                 f"{method!r:.60} is no method; give a name of `lucency methods`, or an instance of one."
             )
         self.scan = scan
-        self.engine = engine
+        self.engine = engine.remembering()
         self.method = method if self._seconds is None else method.anytime()
-        self.cancel = cancel
         classifier = engine.classifier
-        self.question = Question.ask(classifier, scan, target, watch)
-        with torch.inference_mode():
+        with torch.inference_mode(), meter:
+            self.question = self.engine.question(scan, target, watch)
             layers = [] if self.question.layer is None else [self.question.layer]
-            x = classifier.prepare(scan)[None].to(engine.device)
-            outputs, features = classifier.outputs_and_features(x, layers) if layers else (classifier(x), {})
+            outputs, features = self.engine.clean(scan, layers)[1]
             self._score = float(self.question.read(classifier, outputs, features))
             # A softmax may add up to a rounding more than 1.
             found: list[float] = classifier.probabilities(outputs)[0].clamp(0, 1).tolist()
             self._probabilities = {} if classifier.measures else dict(zip(classifier.classes, found, strict=True))
-        self._last: Step | None = None
-        self._elapsed = 0.0
-        self._steps = self._run()
+        self.work = Work(
+            self.method.steps(scan, self.question, self.engine),
+            budget=self._seconds,
+            cancel=cancel,
+            started=started,
+            meter=meter,
+        )
 
     def __iter__(self) -> Iterator[Step]:
-        return self._steps
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether somebody has asked it to stop."""
-        return self.cancel is not None and self.cancel.is_set()
+        return iter(self.work)
 
     def close(self) -> None:
         """Ends the run where it stands; nothing of it stays in the network."""
-        self._steps.close()
-
-    def _run(self) -> Generator[Step]:
-        until = None if self._seconds is None else self._started + self._seconds
-        steps = self.method.steps(self.scan, self.question, self.engine)
-        try:
-            for self._last in steps:
-                self._elapsed = time.perf_counter() - self._started
-                yield self._last
-                if self.cancelled or (until is not None and time.perf_counter() >= until):
-                    return
-        finally:
-            # A generator left alone would keep its hooks until it is collected.
-            getattr(steps, "close", lambda: None)()
+        self.work.close()
 
     def on_scan(self, heatmap: Callable[[], torch.Tensor]) -> Map:
         """A map ``[*grid]`` of a step on the scan's own grid, float32."""
@@ -119,7 +107,7 @@ class Attribution:
             ParameterError: when the method had nothing to do.
         """
         self.close()
-        step, classifier, frame = self._last, self.engine.classifier, self.engine.classifier.frame(self.scan)
+        step, classifier, frame = self.work.last, self.engine.classifier, self.engine.classifier.frame(self.scan)
         if step is None:
             raise ParameterError(
                 f"{self.method} had nothing to do on a scan of {self.scan.shape}; check its parameters."
@@ -165,7 +153,7 @@ class Attribution:
                 "complete": step.done >= 1,
                 "evaluations": step.evaluations,
                 "gradients": step.gradients,
-                "seconds": self._elapsed,
+                "seconds": self.work.seconds,
                 "error_bars": {"from": "none" if error is None else "method"},
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "versions": {
@@ -199,12 +187,7 @@ def attribute(
     """
     how = method_named(method) if isinstance(method, str) else method
     run = Attribution(scan, engine, how, target=target, watch=watch, budget=budget, cancel=cancel)
-    try:
-        for step in run:
-            if on_step is not None:
-                on_step(step)
-    finally:
-        run.close()
+    run.work.run(on_step)
     return run.explanation
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lucency import explanation_file
-from lucency.errors import ParameterError
 from lucency.methods import Step
 from lucency.privacy import shown_source
 from lucency.writing import results
@@ -219,16 +217,3 @@ def describe(how: object) -> dict[str, Any]:
         return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
     return {"parameters": {f.name: plain(getattr(how, f.name)) for f in dataclasses.fields(how)}}
-
-
-def parse_budget(budget: float | str) -> float:
-    """Seconds from ``2``, ``"2s"``, ``"300ms"`` or ``"1min"``.
-
-    Raises:
-        ParameterError: when it is none of these, or not above zero.
-    """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(ms|s|min)?\s*", str(budget))
-    seconds = float(match[1]) * {"ms": 1e-3, "s": 1.0, "min": 60.0, None: 1.0}[match[2]] if match else 0.0
-    if seconds <= 0:
-        raise ParameterError(f"A budget is a time such as 300ms, 2s or 1min, not {budget!r}.")
-    return seconds

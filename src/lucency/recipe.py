@@ -27,13 +27,14 @@ from lucency.classifier.loading import Scores, load_classifier
 from lucency.engine import Engine
 from lucency.error_bars import with_error_bars
 from lucency.errors import MissingExtraError, ModelError, ParameterError
-from lucency.explanation import Explanation, parse_budget
+from lucency.explanation import Explanation
 from lucency.methods import Method, Step, method_named
 from lucency.methods.occlusion import Occlusion
 from lucency.parameters import pairs, replaced
 from lucency.reading import as_scan
 from lucency.removal import Blur, Healthy, Removal
 from lucency.scan import Scan
+from lucency.work import parse_budget
 
 Model = Classifier | str | Path | nn.Module | Scores
 """A classifier, or whatever :func:`lucency.load_classifier` makes one from."""
@@ -130,7 +131,8 @@ class Explainer:
         if sanity:
             # A black box is refused before the work rather than after it.
             layers_of(self.classifier)
-        self.known = OutOfDistribution.of(self.classifier)
+        known = OutOfDistribution.of(self.classifier)
+        self.known = None if known is None else replace(known, engine=self.engine)
         self._turn = _Turn()
 
     @property
@@ -306,7 +308,7 @@ class Run:
 
     @undisturbed()
     def _doubted(self) -> tuple[str, ...]:
-        return doubts(self.scan, self._explainer.classifier)
+        return doubts(self.scan, self._explainer.classifier, self._explainer.known)
 
     @property
     def question(self) -> Question | None:
@@ -335,7 +337,7 @@ class Run:
         engine, scan, method = explainer.engine, self.scan, attribution.method
         found = attribution.explanation
         copies = explainer.error_bars
-        if not attribution.cancelled:
+        if not attribution.work.cancelled:
             found = with_error_bars(
                 found,
                 scan,
@@ -349,7 +351,7 @@ class Run:
             found = self._doubter.noted(found)
         question = attribution.question
         sanity = known_result(engine.classifier, method, target=question.target, watch=question.watch)
-        if explainer.sanity and sanity is None and not attribution.cancelled:
+        if explainer.sanity and sanity is None and not attribution.work.cancelled:
             self._on_progress(0.0, "sanity check")
             sanity = check([scan], engine, method, target=question.target, watch=question.watch)
         provenance = dict(found.provenance)

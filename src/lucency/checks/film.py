@@ -11,14 +11,17 @@ TURNED = ("", "turned by 90 degrees anticlockwise", "upside down", "turned by 90
 """What a number of quarter turns has made of a film."""
 
 
-def doubts(scan: Scan, classifier: Classifier) -> tuple[str, ...]:
+def doubts(scan: Scan, classifier: Classifier, known: OutOfDistribution | None = None) -> tuple[str, ...]:
     """One sentence for each reason why a film cannot be what the model reads; none for a film like those that it knows.
 
     A model that brings clean scans with it is asked whether it knows scans like this one. Where those are frontal chest
     films, the film is also looked at for how it lies: in negative, turned, mirrored, lateral, or no chest film at all.
     Of a model without clean scans nothing is known, and nothing is said.
+
+    Args:
+        known: the clean scans that the model knows; those that it brings with it when ``None``.
     """
-    known = OutOfDistribution.of(classifier)
+    known = known or OutOfDistribution.of(classifier)
     if known is None:
         return ()
     if known.chest and scan.view == "LATERAL":

@@ -32,6 +32,8 @@ from torch import Tensor, nn
 
 from lucency.asking import asking
 from lucency.classifier import Classifier
+from lucency.classifier.hooks import hooked
+from lucency.engine import Engine
 from lucency.errors import ModelError, OutputError, ParameterError, QuestionError
 from lucency.explanation import Explanation
 from lucency.lungs.upright import orientation
@@ -54,31 +56,32 @@ FEWEST = 199
 
 
 @asking()
-def features(classifier: Classifier, x: Tensor) -> Tensor:
+def features(engine: Engine, x: Tensor) -> Tensor:
     """Penultimate features, float32 ``[B, D]``, of display values ``[B, C, *grid]``: what enters the last linear layer.
 
-    Where that is a convolution, its input is averaged over space.
+    Where that is a convolution, its input is averaged over space. As many scans go through at once as the engine finds
+    quickest.
 
     Raises:
         QuestionError: for a black box, or a network without such a layer.
     """
-    kept: list[Tensor] = []
+    every = engine.classifier.network().named_modules()
+    layers = {name: m for name, m in every if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)}
 
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        # What comes next may work in place.
-        kept[:] = [inputs[0].clone()]
+    def work(part: Tensor) -> Tensor:
+        kept: list[Tensor] = []
 
-    layers = [m for m in classifier.network().modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)]
-    handles = [m.register_forward_pre_hook(hook) for m in layers]
-    try:
-        with torch.no_grad():
-            classifier(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not kept:
-        raise QuestionError(f"{classifier.name} has no last linear layer whose features could be read.")
-    return kept[0].detach().flatten(2).mean(2).float() if kept[0].ndim > 2 else kept[0].detach().float()
+        def enters(_name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            # What comes next may work in place.
+            kept[:] = [inputs[0].clone()]
+
+        with hooked(layers, before=enters), torch.no_grad():
+            engine.outputs(part)
+        if not kept:
+            raise QuestionError(f"{engine.classifier.name} has no last linear layer whose features could be read.")
+        return kept[0].detach().flatten(2).mean(2).float() if kept[0].ndim > 2 else kept[0].detach().float()
+
+    return torch.cat(engine.pieces["scores"].through(x.to(engine.device), work))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +93,14 @@ class OutOfDistribution:
         reference: float64 ``[N, D]``, features of clean scans, from which distances are taken.
         held_out: float64 ``[M, D]``, features of further clean scans, which set the error rate.
         chest: whether those scans are frontal chest films, so that films that lie otherwise can be doubted.
+        engine: runs the classifier; one of its own where it is left out.
     """
 
     classifier: Classifier
     reference: Array
     held_out: Array
     chest: bool = False
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         if len(self.reference) <= NEIGHBOURS or len(self.held_out) < FEWEST:
@@ -103,6 +108,10 @@ class OutOfDistribution:
                 f"{len(self.reference)} and {len(self.held_out)} clean scans are too few: more than {NEIGHBOURS} make "
                 f"the distances and at least {FEWEST} others the error rate."
             )
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return self.engine or Engine(self.classifier, device=self.classifier.device)
 
     @cached_property
     def _centre(self) -> tuple[Array, Array]:
@@ -122,9 +131,10 @@ class OutOfDistribution:
             ParameterError: for fewer than 398 scans.
             QuestionError: when the classifier is a black box.
         """
-        found = np.concatenate([_features_of(classifier, classifier.prepare(scan)[None]) for scan in scans])
+        engine = Engine(classifier, device=classifier.device)
+        found = np.concatenate([_features_of(engine, classifier.prepare(scan)[None]) for scan in scans])
         upright = [len(scan.shape) == 2 and orientation(scan).upright for scan in scans]
-        return cls(classifier, found[1::2], found[::2], bool(np.mean(upright) >= CHEST))
+        return cls(classifier, found[1::2], found[::2], bool(np.mean(upright) >= CHEST), engine)
 
     @classmethod
     def of(cls, classifier: Classifier) -> OutOfDistribution | None:
@@ -196,7 +206,7 @@ class OutOfDistribution:
 
     def p_values(self, x: Tensor) -> Array:
         """How usual perturbed scans ``[B, C, *grid]`` (display values) are, float64 ``[B]`` in 0..1; small = odd."""
-        return self.p_values_of(_features_of(self.classifier, x))
+        return self.p_values_of(_features_of(self._engine, x))
 
     def p_values_of(self, found: Array) -> Array:
         """The same for features ``[B, D]``."""
@@ -266,7 +276,7 @@ class Doubter:
         strongest = sorted(steps.values(), key=lambda s: -abs(s.score - clean))[:KEPT]
         if not strongest:
             raise ParameterError("No step was seen; pass this to explain() as on_step.")
-        p = np.concatenate([self.known.p_values(step.perturbed()[None]) for step in strongest])
+        p = self.known.p_values(torch.stack([step.perturbed() for step in strongest]))
         reaction = np.abs([step.score - clean for step in strongest])
         odd = p < LEVEL
         total = float(reaction.sum())
@@ -285,10 +295,8 @@ def ledoit_wolf(samples: Array) -> tuple[Array, float]:
     return (1 - shrinkage) * sample + shrinkage * mu * np.eye(d), shrinkage
 
 
-def _features_of(classifier: Classifier, x: Tensor) -> Array:
-    parameter = next(iter(classifier.network().parameters()), None)
-    at = x if parameter is None else x.to(parameter.device)
-    found: Array = features(classifier, at).cpu().double().numpy()
+def _features_of(engine: Engine, x: Tensor) -> Array:
+    found: Array = features(engine, x).cpu().double().numpy()
     return found
 
 

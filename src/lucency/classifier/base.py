@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lucency.asking import Buffers, one_at_a_time
+from lucency.classifier.hooks import hooked
 from lucency.classifier.readout import Readout
 from lucency.errors import LucencyError, ModelError, QuestionError, ran_out_of_memory
 from lucency.scan import Scan
+from lucency.work import count
 
 Outputs = Literal["logits", "probabilities", "log-probabilities", "numbers"]
 Fit = Literal["stretch", "crop", "pad"]
@@ -348,7 +349,9 @@ class Classifier:
         try:
             inner = self.enter(x)
             with one_at_a_time(), self._buffers.kept(len(x)):
-                return self.forward(inner, **self.extras(inner))
+                returned = self.forward(inner, **self.extras(inner))
+            count(len(x))
+            return returned
         except LucencyError:
             raise
         except Exception as error:
@@ -503,24 +506,16 @@ class Classifier:
         named = dict(self.network().named_modules())
         features: dict[str, Tensor] = {}
 
-        def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-            def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-                if isinstance(output, Tensor) and output.ndim > 2:
-                    # What comes next may work in place.
-                    features[name] = output.clone()
+        def keep(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim > 2:
+                # What comes next may work in place.
+                features[name] = output.clone()
 
-            return hook
-
-        with one_at_a_time(), ExitStack() as hooks:
-            for layer in layers:
-                if layer not in named:
-                    raise QuestionError(
-                        f"{self.name} has no layer {layer!r}; `lucency layers` lists the layers there are."
-                    )
-                # A scripted network runs its layers where Python cannot watch, and refuses the hook.
-                if not isinstance(named[layer], torch.jit.ScriptModule):
-                    handle = named[layer].register_forward_hook(keep(layer))
-                    hooks.callback(handle.remove)
+        if unknown := [layer for layer in layers if layer not in named]:
+            raise QuestionError(
+                f"{self.name} has no layer {unknown[0]!r}; `lucency layers` lists the layers there are."
+            )
+        with hooked({layer: named[layer] for layer in layers}, keep):
             outputs = self(x)
         if missing := [layer for layer in layers if layer not in features]:
             raise QuestionError(
@@ -530,19 +525,24 @@ class Classifier:
 
     def layers(self, x: Tensor) -> list[Layer]:
         """The convolutional layers in the order they run on ``x`` ``[B, C, *grid]``."""
-        module = self.network()
         found: list[Layer] = []
-        with one_at_a_time(), ExitStack() as hooks, torch.no_grad():
-            for name, child in module.named_modules():
-                if isinstance(child, nn.Conv2d | nn.Conv3d):
 
-                    def hook(m: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
-                        found.append(Layer(name, type(m).__name__, tuple(output.shape[1:])))
+        def ran(name: str, module: nn.Module, _inputs: object, output: Tensor) -> None:
+            found.append(Layer(name, type(module).__name__, tuple(output.shape[1:])))
 
-                    handle = child.register_forward_hook(hook)
-                    hooks.callback(handle.remove)
+        with hooked(self.convolutions, ran), torch.no_grad():
             self(x)
         return found
+
+    @property
+    def convolutions(self) -> dict[str, nn.Module]:
+        """The convolutional layers by their dotted names, in the order in which they are registered.
+
+        Raises:
+            QuestionError: for a black box.
+        """
+        every = self.network().named_modules()
+        return {name: module for name, module in every if isinstance(module, nn.Conv2d | nn.Conv3d)}
 
 
 def _log_of_rest(log: Tensor) -> Tensor:

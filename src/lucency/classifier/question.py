@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,11 +40,17 @@ class Question:
         scan: Scan,
         target: str | int | None = None,
         watch: str = "probability",
+        *,
+        clean: Callable[[Sequence[str]], tuple[Tensor, dict[str, Tensor]]] | None = None,
     ) -> Question:
         """A question about this classifier and scan; without a target, about the class it finds most probable.
 
         ``watch="layer:NAME"`` takes the unit of that layer that fires most on the clean scan. Of a model that gives
         numbers and no scores of classes, the number is watched, and without a target it is the first.
+
+        Args:
+            clean: gives the outputs on the clean scan and what the named layers put out, where they are known
+                (:meth:`lucency.engine.Engine.question`); the classifier is run when ``None``.
 
         Raises:
             QuestionError: when the class, the layer or the quantity does not exist.
@@ -60,12 +67,14 @@ class Question:
                 raise QuestionError(f"{classifier.name} gives numbers and no scores of classes; watch the number.")
             watch = "number" if watch == "probability" else watch
         if index is None or layer is not None:
-            x = classifier.prepare(scan)[None].to(classifier.device)
+
+            def run(layers: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+                x = classifier.prepare(scan)[None].to(classifier.device)
+                return classifier.outputs_and_features(x, layers) if layers else (classifier(x), {})
+
             with torch.inference_mode():
-                if layer is None:
-                    outputs = classifier(x)
-                else:
-                    outputs, features = classifier.outputs_and_features(x, [layer])
+                outputs, features = (clean or run)([] if layer is None else [layer])
+                if layer is not None:
                     fired = _firing(features[layer])[0]
                     unit = int(fired.argmax()) if unit is None else unit
                     if not 0 <= unit < len(fired):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from lucency.classifier.base import Classifier
 from lucency.classifier.copying import copied
+from lucency.classifier.hooks import hooked
 from lucency.classifier.steps import last_step
 from lucency.errors import LucencyError, ModelError, ran_out_of_memory
 
@@ -210,7 +211,7 @@ def _first_reader(classifier: Classifier, size: Sequence[int], dtype: torch.dtyp
     if any(nn.parameter.is_lazy(p) for p in module.parameters()):
         return []
 
-    def watch(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def watch(_name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         wants = getattr(layer, "in_channels", None) or getattr(layer, "num_features", None)
         if isinstance(wants, int) and inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim > 2:
             found.append(wants)
@@ -218,13 +219,10 @@ def _first_reader(classifier: Classifier, size: Sequence[int], dtype: torch.dtyp
 
     probe = _probe(classifier, 1, dtype)
     assert probe.module is not None
-    with ExitStack() as hooks, _quietly():
-        for layer in probe.module.modules():
-            if not isinstance(layer, torch.jit.ScriptModule) and next(layer.children(), None) is None:
-                hooks.callback(layer.register_forward_pre_hook(watch).remove)
-        # It is watched as far as it gets.
-        with suppress(LucencyError):
-            probe.returned(scan_like(1, 1, size))
+    leaves = {name: layer for name, layer in probe.module.named_modules() if next(layer.children(), None) is None}
+    # It is watched as far as it gets.
+    with hooked(leaves, before=watch), _quietly(), suppress(LucencyError):
+        probe.returned(scan_like(1, 1, size))
     return found
 
 

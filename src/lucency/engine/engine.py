@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from lucency.asking import asking, one_at_a_time
-from lucency.classifier import Classifier, Question
+from lucency.classifier import Classifier, Layer, Question
 from lucency.engine.footprint import SHARE, Footprint, free_memory
 from lucency.engine.graph import traced
 from lucency.engine.incremental import Incremental
@@ -28,6 +28,7 @@ from lucency.engine.tokens import TokenNetwork
 from lucency.errors import LucencyError, ModelError, ParameterError, QuestionError, ran_out_of_memory
 from lucency.removal import Fill, Removal, Tokens, remove
 from lucency.scan import Scan
+from lucency.work import count, introducing, trying
 
 Result = TypeVar("Result")
 Raw = tuple[Tensor, dict[str, Tensor]]
@@ -126,6 +127,8 @@ class Engine:
         self.seconds: dict[tuple[object, ...], list[float]] = {}
         self._token_networks: dict[torch.Size, TokenNetwork] = {}
         self._graphs: dict[tuple[str, ...], tuple[torch.Size, fx.GraphModule | None]] = {}
+        self._layers: dict[torch.Size, list[Layer]] = {}
+        self._clean: list[tuple[Scan, Tensor, Raw]] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -137,6 +140,7 @@ class Engine:
         """What had to be done about the classifier, in words; known once a scan has been opened."""
         return self.habits.notices
 
+    @introducing()
     def meet(self, x: Tensor, outputs: Tensor) -> None:
         """Finds out, once for a classifier, whether its answer depends on chance or on what it is asked with.
 
@@ -223,6 +227,70 @@ class Engine:
         other.seed = seed
         return other
 
+    def remembering(self) -> Engine:
+        """This engine for one run, in which a scan goes clean through the classifier once, whoever asks.
+
+        Between runs nothing is remembered: the weights may have been changed.
+        """
+        if self._clean is not None:
+            return self
+        other = copy.copy(self)
+        other._clean = []
+        return other
+
+    @asking()
+    def clean(self, scan: Scan, layers: Sequence[str] = ()) -> tuple[Tensor, Raw]:
+        """A scan on the model's grid and the engine's device, ``[C, *grid]``, and what the classifier makes of it.
+
+        Args:
+            layers: whose feature maps are wanted beside the outputs ``[1, K]``.
+
+        Raises:
+            QuestionError: when one of the layers does not exist.
+        """
+        for known, pixels, (outputs, features) in self._clean or ():
+            if known is scan and features.keys() >= set(layers):
+                return pixels, (outputs, {layer: features[layer] for layer in layers})
+        pixels = self.classifier.prepare(scan).to(self.device)
+        with torch.inference_mode():
+            outputs, features = self.first_pass(pixels[None], lambda x: self.outputs(x, layers))
+        # A network may hand over what it writes into the next time.
+        raw = (outputs.clone(), features)
+        if self._clean is not None:
+            self._clean.append((scan, pixels, raw))
+        return pixels, raw
+
+    def question(self, scan: Scan, target: str | int | None = None, watch: str = "probability") -> Question:
+        """As :meth:`lucency.classifier.Question.ask`, from what the engine knows of the clean scan."""
+        return Question.ask(self.classifier, scan, target, watch, clean=lambda layers: self.clean(scan, layers)[1])
+
+    def outputs(self, x: Tensor, layers: Sequence[str] = ()) -> Raw:
+        """What the classifier gives for scans ``[B, C, *grid]`` in one pass, and what the layers put out.
+
+        Differentiable; the one place where methods, metrics and checks run a classifier.
+        """
+        if not layers:
+            return self.classifier(x), {}
+        outputs, features = self.classifier.outputs_and_features(x, layers)
+        if len(x) > 1 and any(len(f) != len(x) for f in features.values()):
+            # A network that goes from scan to scan by itself has shown the features of its last round.
+            parts = [self.classifier.outputs_and_features(one[None], layers) for one in x]
+            features = {layer: torch.cat([found[layer] for _, found in parts]) for layer in layers}
+        return outputs, features
+
+    @asking()
+    def layers(self, scan: Scan) -> list[Layer]:
+        """The convolutional layers in the order they run on scans like this one.
+
+        Raises:
+            QuestionError: for a black box.
+        """
+        pixels = self.classifier.prepare(scan).to(self.device)
+        if pixels.shape not in self._layers:
+            with introducing():
+                self._layers[pixels.shape] = self.classifier.layers(pixels[None])
+        return self._layers[pixels.shape]
+
     def graph(self, keep: tuple[str, ...], example: Tensor) -> fx.GraphModule | None:
         """The network as a graph for scans like ``example`` ``[1, C, *grid]``; ``None`` where it has none.
 
@@ -239,7 +307,8 @@ class Engine:
             ParameterError: when that cannot be done.
         """
         if pixels.shape not in self._token_networks:
-            self._token_networks[pixels.shape] = TokenNetwork(self.classifier, pixels)
+            with introducing():
+                self._token_networks[pixels.shape] = TokenNetwork(self.classifier, pixels)
         return self._token_networks[pixels.shape]
 
     def forget(self, keep: tuple[str, ...]) -> None:
@@ -286,8 +355,7 @@ class Probe:
     Attributes:
         pixels: float32 ``[C, *grid]``, the clean scan on the model's grid and the engine's device.
         clean: float32 ``[Q]``, what the Q questions read on the clean scan.
-        evaluations: scans that went forward through the model so far.
-        gradients: scans that went backward.
+        evaluations: scans that were read so far, the clean one among them.
         layers: the layers whose feature maps are watched.
     """
 
@@ -297,9 +365,8 @@ class Probe:
         self.scan = scan
         self.questions = questions
         self.evaluations = 0
-        self.gradients = 0
         self.layers = sorted({q.layer for q in questions if q.layer is not None})
-        self.pixels = engine.classifier.prepare(scan).to(engine.device)
+        self.pixels, self._clean_raw = engine.clean(scan, self.layers)
         self._fast: Scorer | None = None
         self._tried = not engine.windows or len(self.grid) != 2
         self._fill: Fill | None = None if removal is None else removal.bind(self.pixels, engine.generator())
@@ -308,9 +375,6 @@ class Probe:
         self._half: bool | None = None
         self._half_error = 0.0
         with torch.inference_mode():
-            outputs, features = engine.first_pass(self.pixels[None], self._raw)
-            # A network may hand over what it writes into the next time.
-            self._clean_raw: Raw = (outputs.clone(), features)
             clean = self.read(*self._clean_raw)[0]
         if not bool(torch.isfinite(clean).all()):
             raise ModelError(
@@ -346,18 +410,7 @@ class Probe:
 
     def watch(self, x: Tensor) -> Tensor:
         """What the Q questions read, ``[B, Q]``, on scans ``[B, C, *grid]`` in one pass; differentiable."""
-        return self.read(*self._raw(x))
-
-    def _raw(self, x: Tensor) -> Raw:
-        classifier = self.engine.classifier
-        if not self.layers:
-            return classifier(x), {}
-        outputs, features = classifier.outputs_and_features(x, self.layers)
-        if len(x) > 1 and any(len(f) != len(x) for f in features.values()):
-            # A network that goes from scan to scan by itself has shown the features of its last round.
-            parts = [classifier.outputs_and_features(one[None], self.layers) for one in x]
-            features = {layer: torch.cat([found[layer] for _, found in parts]) for layer in self.layers}
-        return outputs, features
+        return self.read(*self.engine.outputs(x, self.layers))
 
     def read(self, outputs: Tensor, features: dict[str, Tensor]) -> Tensor:
         """What the Q questions read, ``[B, Q]``, from outputs ``[B, K]`` and the outputs of the watched layers."""
@@ -416,8 +469,8 @@ class Probe:
 
         # Only as many tokens for each scan make one tensor.
         counts = kept.sum(1)
-        for count in sorted(set(counts.tolist())):
-            alike = counts == count
+        for number in sorted(set(counts.tolist())):
+            alike = counts == number
             scores[alike] = torch.cat(self.engine.pieces["scores"].through(kept[alike], score))
         return scores
 
@@ -426,7 +479,8 @@ class Probe:
         if fast is None:
             return None
         try:
-            return fast.scores(masks, boxes)
+            with trying():
+                return fast.scores(masks, boxes)
         except LucencyError:
             raise
         except Exception:
@@ -452,7 +506,8 @@ class Probe:
         fast, before = self._scorer(len(x)), self.evaluations
         if fast is not None:
             try:
-                return fast.whole(x)
+                with trying():
+                    return fast.whole(x)
             except Exception as error:
                 if ran_out_of_memory(error):
                     raise
@@ -495,6 +550,7 @@ class Probe:
                     self.engine.habits.untraced.add((keep, self.grid))
         return self._fast
 
+    @introducing()
     def _traced(self, keep: tuple[str, ...]) -> Scorer | None:
         clean = self.engine.classifier.enter(self.pixels[None])
         graph = self.engine.graph(keep, clean)
@@ -508,7 +564,7 @@ class Probe:
                 # The classifier may do more than its network does, and not show it on the clean scan, or not alone.
                 x = self.pixels[None]
                 others = torch.cat([x.flip(-1) * 0.5, 1 - x, x])[: self.engine.batch_size]
-                same = self.same(fast.raw(others), self._raw(others)) and fast.windows_agree()
+                same = self.same(fast.raw(others), self.engine.outputs(others, self.layers)) and fast.windows_agree()
                 if same:
                     self.engine.checked.add(keep)
         except Exception:
@@ -595,7 +651,6 @@ class Probe:
         def work(part: Tensor) -> tuple[Tensor, Tensor]:
             at = part.detach().clone().requires_grad_(True)
             score, (gradient,) = self.differentiated(lambda: watch(at)[:, 0], lambda: [at])
-            self.gradients += len(part)
             if gradient is None:
                 raise self._without_gradient()
             return score.detach(), gradient
@@ -618,7 +673,9 @@ class Probe:
             try:
                 found = score()
                 if found.requires_grad:
-                    return found, torch.autograd.grad(found.sum(), by(), allow_unused=True)
+                    gradients = torch.autograd.grad(found.sum(), by(), allow_unused=True)
+                    count(gradients=len(found))
+                    return found, gradients
                 why: Exception | None = None
             except (RuntimeError, ModelError) as error:
                 if ran_out_of_memory(error):

@@ -11,6 +11,7 @@ from torch import Tensor
 from lucency.engine.incremental import Incremental, Plan
 from lucency.engine.windows import Pair
 from lucency.errors import ran_out_of_memory
+from lucency.work import count
 
 if TYPE_CHECKING:
     from lucency.engine.engine import Probe
@@ -51,6 +52,7 @@ class Scorer:
     def _run_on(self, x: Tensor, corners: Tensor, plan: Plan) -> tuple[Tensor, dict[str, Tensor]]:
         """The same for what stands in boxes, or for whole scans, in display values."""
         classifier = self._probe.engine.classifier
+        count(len(corners))
         returned, features = self._state.run(classifier.enter(x), corners, plan)
         return classifier.read_out(returned, x), features
 

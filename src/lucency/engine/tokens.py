@@ -9,7 +9,7 @@ matter to the blocks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lucency.classifier import Classifier
+from lucency.classifier.hooks import hooked
 from lucency.errors import ModelError, ParameterError
 
 ALIKE = 1e-3
@@ -65,21 +66,16 @@ class TokenNetwork:
         blocks: list[tuple[nn.Module, int]] = []
         grids: list[tuple[int, int]] = []
 
-        def seen(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        def seen(_name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if isinstance(module, nn.Conv2d):
                 if module.stride == module.kernel_size and output.shape[2:] != args[0].shape[2:]:
                     grids.append((int(output.shape[2]), int(output.shape[3])))
             elif args and isinstance(args[0], Tensor) and args[0].ndim == 3:
                 blocks.append((module, int(args[0].shape[1])))
 
-        handles = [
-            m.register_forward_hook(seen) for m in network.modules() if m in firsts or isinstance(m, nn.Conv2d)
-        ]  # fmt: skip
-        try:
+        told = {name: m for name, m in network.named_modules() if m in firsts or isinstance(m, nn.Conv2d)}
+        with hooked(told, seen):
             self._classifier(x)
-        finally:
-            for handle in handles:
-                handle.remove()
         # Hooks of inner blocks are called before those of outer ones.
         return blocks, grids
 
@@ -147,11 +143,6 @@ class TokenNetwork:
             yield
 
 
-@contextmanager
-def _changed(block: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _changed(block: nn.Module, change: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
     """Inside, a module gets its first argument changed."""
-    handle = block.register_forward_pre_hook(lambda _, args: (change(args[0]), *args[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
+    return hooked({"": block}, before=lambda _name, _module, args: (change(args[0]), *args[1:]))

@@ -17,6 +17,7 @@ from lucency.masks import Patches, Superpixels
 from lucency.parameters import by_word, kinds, of_word, parts_of
 from lucency.removal import Removal
 from lucency.scan import Scan
+from lucency.work import Meter
 
 Reaction = Literal["map", "curve", "scatter"]
 Fact = float | int | str | bool
@@ -66,8 +67,6 @@ class Step:
 
     Attributes:
         done: share of the work done, 0..1.
-        evaluations: forward passes so far (scans, not batches).
-        gradients: backward passes so far.
         score: what the question reads on the perturbed scan of this step.
         heatmap: the map so far.
         perturbed: the perturbed scan ``[C, *grid]`` (display values) that ``score`` belongs to.
@@ -79,20 +78,30 @@ class Step:
         facts: numbers and short words that belong into the result (R², completeness gap, ...), the latest count.
         trials: the perturbed scans of this step one by one, where each asks about one piece; ``score`` and
             ``perturbed`` are then those of the one that moved the score farthest.
+        evaluations, gradients: scans that went forward and backward so far; not for a method to say, they are counted
+            where a classifier is run (:class:`lucency.work.Meter`).
     """
 
     done: float
-    evaluations: int
     score: float
     heatmap: Callable[[], Tensor]
     perturbed: Callable[[], Tensor]
-    gradients: int = 0
     standard_error: Callable[[], Tensor] | None = None
     point: tuple[float, float] | None = None
     reaction: Callable[[], Tensor] | None = None
     also: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
     facts: Mapping[str, Fact] = field(default_factory=dict)
     trials: Trials | None = None
+    evaluations: int = 0
+    gradients: int = 0
+
+    def costing(self, evaluations: int, gradients: int) -> Step:
+        """The same with what it has cost so far, its trials too."""
+        trials = self.trials
+        if trials is not None:
+            show = trials.show
+            trials = replace(trials, show=lambda i: show(i).costing(evaluations, gradients))
+        return replace(self, evaluations=evaluations, gradients=gradients, trials=trials)
 
 
 class Method(ABC):
@@ -187,18 +196,18 @@ Steps = Callable[[Any, Scan, Question, Engine], Iterator[Step]]
 
 
 def _undisturbed_steps(steps: Steps) -> Steps:
-    """The same steps, each made and shown as if nothing around it had been switched on or off."""
+    """The same steps, each made and shown as if nothing around it had been switched on or off, and counted."""
 
     @wraps(steps)
     def wrapped(self: Method, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
-        inner = steps(self, scan, question, engine)
+        inner, meter = steps(self, scan, question, engine), Meter()
         try:
             while True:
-                with undisturbed():
+                with undisturbed(), meter:
                     step = next(inner, None)
                 if step is None:
                     return
-                yield _undisturbed_step(step)
+                yield _undisturbed_step(step.costing(meter.evaluations, meter.gradients))
         finally:
             with undisturbed():
                 getattr(inner, "close", lambda: None)()

@@ -57,7 +57,7 @@ class Deconvnet(Method):
         heatmap = rectified_gradient(probe, guided=False).sum(0)
         # Nothing makes the signal survive: a layer whose transposed filters make it negative everywhere ends it.
         last = answer(probe, heatmap, {"signal reaches pixels": bool(heatmap.any())})
-        names = [layer.name for layer in engine.classifier.layers(probe.pixels[None])] if self.tour else []
+        names = [layer.name for layer in engine.layers(scan)] if self.tour else []
         places = torch.linspace(0, len(names) - 1, min(self.tour, len(names))).round().int().tolist()
         if not places:
             yield last
@@ -65,8 +65,7 @@ class Deconvnet(Method):
         seen: dict[str, Callable[[], Tensor]] = {}
         for n, unit in enumerate(look_into(engine, scan, [names[i] for i in places], whole=True), 1):
             seen = {**seen, f"strongest map of {unit.layer} ({unit.unit})": partial(Tensor.clone, unit.projection)}
-            # Two scans more went forward: one to find the layers, one to look into them.
-            shown = replace(last, evaluations=last.evaluations + 2, gradients=last.gradients + n, also=seen)
+            shown = replace(last, also=seen)
             yield replace(shown, done=n / (len(places) + 1), reaction=partial(_full_scale, unit.projection))
         yield replace(shown, reaction=partial(_full_scale, heatmap))
 

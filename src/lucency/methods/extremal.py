@@ -121,8 +121,6 @@ class Extremal(Method):
             now = masks.detach()
             yield Step(
                 done=iteration / self.iterations,
-                evaluations=probe.evaluations,
-                gradients=probe.gradients,
                 score=float(score[0]),
                 heatmap=partial(_mean, now),
                 perturbed=partial(self._seen, probe, now[:1]),

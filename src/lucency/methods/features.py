@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from lucency.asking import asking
 from lucency.classifier import Classifier
+from lucency.classifier.hooks import hooked
 from lucency.engine import Probe
 from lucency.errors import QuestionError
 
@@ -158,7 +158,10 @@ def _watched(classifier: Classifier, layer: str | None) -> Iterator[tuple[_Watch
         raise QuestionError(f"{classifier.name} has no layer {layer!r}; `lucency layers` lists the layers there are.")
     kept: list[Tensor] = []
 
-    def keep(_module: nn.Module, _inputs: object, output: Any) -> Any:
+    def keep(name: str, module: nn.Module, inputs: object, output: Any) -> Any:
+        if name != layer:
+            watching.put_out(name, module, inputs, output)
+            return None
         first = next((o for o in output if isinstance(o, Tensor)), None) if isinstance(output, tuple) else output
         if not isinstance(first, Tensor):
             return None
@@ -166,16 +169,7 @@ def _watched(classifier: Classifier, layer: str | None) -> Iterator[tuple[_Watch
         # What comes next may work in place; it gets a copy.
         return first.clone() if output is first else tuple(o.clone() if o is first else o for o in output)
 
-    with ExitStack() as hooks:
-        watching = hooks.enter_context(_Watching())
-        for name, module in named.items():
-            # A scripted network runs its layers where Python cannot watch, and refuses the hook.
-            if isinstance(module, torch.jit.ScriptModule):
-                continue
-            if name == layer:
-                hooks.callback(module.register_forward_hook(keep).remove)
-            elif layer is None:
-                hooks.callback(module.register_forward_hook(partial(watching.put_out, name)).remove)
+    with _Watching() as watching, hooked(named if layer is None else {layer: named[layer]}, keep):
         yield watching, lambda: kept[-1] if kept else None
 
 
@@ -230,7 +224,6 @@ def _of_one(probe: Probe, x: Tensor, layer: str | None, question: int) -> Featur
     with _watched(classifier, layer) as (watching, kept):
         found, gradients = probe.differentiated(score, by)
     probe.finite(found.detach()[:, None], "score")
-    probe.gradients += 1
     for (name, tensor, layout), gradient in reversed(list(zip(candidates, gradients, strict=True))):
         if gradient is None:
             continue

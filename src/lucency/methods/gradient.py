@@ -83,8 +83,6 @@ def answer(probe: Probe, heatmap: Tensor, facts: Mapping[str, Fact] | None = Non
     pixels = probe.pixels
     return Step(
         done=1.0,
-        evaluations=probe.evaluations,
-        gradients=probe.gradients,
         score=float(probe.clean[0]),
         heatmap=lambda: heatmap,
         perturbed=lambda: pixels,

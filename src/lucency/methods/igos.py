@@ -88,8 +88,6 @@ class Igos(Method):
             score = float(probe.scores(product)[0, 0])
             yield Step(
                 done=iteration / self.iterations,
-                evaluations=probe.evaluations,
-                gradients=probe.gradients,
                 score=score,
                 heatmap=partial(_claimed, product),
                 perturbed=partial(_seen, probe, product),

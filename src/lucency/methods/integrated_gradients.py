@@ -72,7 +72,6 @@ class IntegratedGradients(Method):
         start = torch.cat([
             everything_removed(p, self.draws, r, generator) for p, r in [(probe, self.removal), *further]
         ])  # fmt: skip
-        probe.evaluations += sum(p.evaluations for p, _ in further)
         line = probe.pixels - start
 
         def path(alpha: float) -> tuple[Tensor, Tensor]:

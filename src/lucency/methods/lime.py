@@ -103,7 +103,6 @@ class Lime(Method):
             )
             yield Step(
                 done=1.0 if stable else len(scores) / self.samples,
-                evaluations=probe.evaluations,
                 score=float(scores[-1]),
                 heatmap=partial(_map, labels, fit, "weights"),
                 perturbed=partial(perturbed, last),

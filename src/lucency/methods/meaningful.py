@@ -89,7 +89,7 @@ class Meaningful(Method):
         probe = engine.open(scan, question, self.removal)
         nothing_left = emptied(probe)
         cells = tuple(max(1, round(n / self.delta)) for n in probe.grid)
-        first, spent, share = None, (0, 0), 0.0
+        first, share = None, 0.0
         if isinstance(self.start, Method):
             share = 0.5
             for before in self.start.steps(scan, question, engine):
@@ -105,8 +105,6 @@ class Meaningful(Method):
                     also={},
                     facts={},
                 )
-            assert first is not None
-            spent = (first.evaluations, first.gradients)
         mask = self._beginning(probe, cells, None if first is None else first.heatmap()).requires_grad_(True)
         adam = torch.optim.Adam([mask], lr=self.rate)
         generator = engine.generator()
@@ -124,8 +122,6 @@ class Meaningful(Method):
             now = mask.detach().clone()
             yield Step(
                 done=share + (1 - share) * iteration / self.iterations,
-                evaluations=probe.evaluations + spent[0],
-                gradients=probe.gradients + spent[1],
                 score=float(score),
                 heatmap=partial(self._heatmap, now, probe.grid),
                 perturbed=partial(_seen, probe, full.detach()),

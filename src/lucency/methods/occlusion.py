@@ -97,8 +97,8 @@ class Occlusion(Method):
         patch, asked = patches.patch, _pixels(self.patch, classifier.frame(scan), scan.spacing)
         also = []
         if self.features and classifier.module is not None and question.layer is None:
-            last = classifier.layers(classifier.prepare(scan)[None].to(engine.device))[-1:]
-            also = [Question.ask(classifier, scan, question.target, f"layer:{layer.name}") for layer in last]
+            last = engine.layers(scan)[-1:]
+            also = [engine.question(scan, question.target, f"layer:{layer.name}") for layer in last]
         others = other_classes(question, classifier) if self.all_classes else []
         probe = engine.open(scan, question, self.removal, [*also, *others])
         # With a tolerance the first patches are the sample that the engine judges by.
@@ -143,7 +143,6 @@ class Occlusion(Method):
                         probe,
                         told,
                         tuple(scores[part, 0].tolist()),
-                        probe.evaluations,
                         {"patches": len(patches), **probe.facts, **facts},
                         0.99 if engine.tolerance else 1.0,
                     ).step
@@ -152,7 +151,6 @@ class Occlusion(Method):
             told = more(between, _interpolated(patches, single, between)[0])
             yield Step(
                 done=1.0,
-                evaluations=probe.evaluations,
                 score=float(scores[-1, 0]),
                 heatmap=told.map(len(between), 0),
                 perturbed=partial(_hidden, probe, patches, now[-1:]),
@@ -219,7 +217,6 @@ class _Asked:
     probe: Probe
     more: _More
     scores: tuple[float, ...]
-    evaluations: int
     facts: dict[str, Fact]
     most: float
 
@@ -236,7 +233,6 @@ class _Asked:
         patches = self.more.patches
         return Step(
             done=min(self.more.seen(last + 1) / len(patches), self.most),
-            evaluations=self.evaluations,
             score=self.scores[last],
             heatmap=self.more.map(last + 1, 0),
             perturbed=partial(_hidden, self.probe, patches, self.more.now[last : last + 1]),

@@ -215,8 +215,6 @@ def _step(probe: Probe, path: Path, node: Node, heatmap: Tensor, difference: flo
     gap = difference - float(heatmap.double().sum())
     return Step(
         done=done,
-        evaluations=probe.evaluations,
-        gradients=probe.gradients,
         score=node.score,
         heatmap=lambda: heatmap,
         perturbed=lambda: path(node.alpha)[0][0],

@@ -110,7 +110,6 @@ class Rise(Method):
             )
             yield Step(
                 done=1.0 if stable else n / self.samples,
-                evaluations=probe.evaluations,
                 score=float(now[-1] + level),
                 heatmap=heatmap.clone,
                 perturbed=partial(perturbed, coin[-1:], shift[-1:]),

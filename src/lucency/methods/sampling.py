@@ -53,8 +53,6 @@ def _step(
 ) -> Step:
     return Step(
         done=n / samples,
-        evaluations=probe.evaluations,
-        gradients=probe.gradients,
         score=score,
         heatmap=lambda: mean,
         standard_error=(lambda: (squares / (n - 1) / n).sqrt()) if n > 1 else None,

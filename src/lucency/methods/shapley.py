@@ -105,7 +105,6 @@ class Shapley(Method):
             stable = known and self.stability is not None and self.stability <= expected_agreement(*solve(), self.top)
             yield Step(
                 done=1.0 if stable else n / len(on),
-                evaluations=probe.evaluations,
                 score=float(scores[-1]),
                 heatmap=partial(_map, labels, solve, 0),
                 perturbed=partial(perturbed, last),

@@ -13,9 +13,7 @@ nonlinearity that directly follow, where they do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,13 +22,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from lucency.asking import asking, one_at_a_time, undisturbed
-from lucency.classifier import Classifier
+from lucency.asking import asking, undisturbed
+from lucency.classifier.hooks import hooked
 from lucency.engine import Engine
 from lucency.errors import ParameterError, QuestionError
 from lucency.methods.reach import Reach, Reaches
 from lucency.methods.rectify import Rectified
 from lucency.scan import Scan
+from lucency.work import count
 
 Box = tuple[tuple[int, int], ...]
 """Start and stop along each spatial axis."""
@@ -168,6 +167,7 @@ def project(x: Tensor, maps: Tensor, unit: int, at: tuple[int, ...] | None) -> T
     signal[kept] = maps.detach()[kept].clamp_min(0)
     with Rectified(guided=False):
         (back,) = torch.autograd.grad((maps * signal).sum(), x, retain_graph=True)
+    count(gradients=1)
     return back[0].sum(0)
 
 
@@ -177,21 +177,17 @@ def _run(
 ) -> tuple[Tensor, dict[str, Features]]:
     x = engine.classifier.prepare(scan)[None].to(engine.device).requires_grad_(graph)
     with torch.set_grad_enabled(graph):
-        return x, features_of_layers(engine.classifier, x, layers)
+        return x, features_of_layers(engine, x, layers)
 
 
-@one_at_a_time()
-def features_of_layers(classifier: Classifier, x: Tensor, layers: Sequence[str] | None) -> dict[str, Features]:
+def features_of_layers(engine: Engine, x: Tensor, layers: Sequence[str] | None) -> dict[str, Features]:
     """What each convolutional layer hands on, in the order in which they run on ``x`` ``[1, C, *grid]``.
 
     Raises:
         QuestionError: for a black box, a network without convolutions, or a layer that is none.
     """
-    convolutions = {
-        name: module
-        for name, module in classifier.network().named_modules()
-        if isinstance(module, nn.Conv2d | nn.Conv3d)
-    }
+    classifier = engine.classifier
+    convolutions = classifier.convolutions
     if not convolutions:
         raise QuestionError(f"{classifier.name} has no convolutional layer to look into; use another method.")
     for name in layers or ():
@@ -201,11 +197,8 @@ def features_of_layers(classifier: Classifier, x: Tensor, layers: Sequence[str] 
             )
     reaches = Reaches(x)
     handed = _Handed(reaches)
-    with reaches, handed, ExitStack() as hooks:
-        for name in layers or convolutions:
-            handle = convolutions[name].register_forward_hook(partial(handed.start, name))
-            hooks.callback(handle.remove)
-        classifier(x)
+    with reaches, handed, hooked({name: convolutions[name] for name in layers or convolutions}, handed.start):
+        engine.outputs(x)
     return handed.features
 
 

@@ -69,7 +69,6 @@ class Stripes(Method):
             falls = falls + (1 - mask) * (float(probe.clean[0]) - score) / len(probe.grid)
             yield Step(
                 done=done / len(stripes),
-                evaluations=probe.evaluations,
                 score=score,
                 heatmap=partial(Tensor.clone, falls),
                 perturbed=partial(_hidden, probe, mask),

@@ -1,0 +1,180 @@
+"""The one stream: what it counts is what the model saw, and a watcher, a budget and Ctrl-C stop it everywhere alike."""
+
+from __future__ import annotations
+
+import ast
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lucency.attribution import attribute
+from lucency.classifier import Classifier, Question
+from lucency.engine import Engine
+from lucency.errors import ParameterError
+from lucency.methods import METHODS
+from lucency.removal import Constant
+from lucency.scan import Scan
+from lucency.testing.methods import Network, classifier_of
+from lucency.work import Meter, Stage, Work, count, drained, introducing
+from test_every_method import cheap
+
+PACKAGE = Path(__file__).resolve().parent.parent / "src" / "lucency"
+
+
+class Counted(nn.Module):
+    """Knows how many scans it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.inner = Network(2).eval()
+        self.seen = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        out: Tensor = self.inner(x)
+        return out
+
+
+def counted(*, black: bool = False, outputs: str = "logits") -> tuple[Counted, Classifier]:
+    network = Counted().eval()
+    classes = ["a", "b", "c"]
+    module = None if black else network
+    return network, Classifier(network, name="counted", classes=classes, fingerprint="counted", module=module)
+
+
+def scan() -> Scan:
+    return Scan(torch.rand((1, 20, 18), generator=torch.Generator().manual_seed(9)))
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("target", [None, 1])
+def test_the_record_of_a_method_says_what_the_model_saw(name: str, target: int | None) -> None:
+    for black in (False, True):
+        if black and METHODS[name].needs_gradients:
+            continue
+        network, classifier = counted(black=black)
+        # Traced, a network is computed node by node and would see nothing.
+        engine = Engine(classifier, windows=False)
+        for met in (False, True):
+            network.seen = 0
+            with Meter() as meter:
+                found = attribute(scan(), engine, cheap(name), target=target)
+            assert network.seen == meter.evaluations + meter.overhead
+            assert meter.evaluations == found.provenance["evaluations"]
+            assert meter.gradients == found.provenance["gradients"]
+            if met:
+                assert meter.overhead == 0
+
+
+def test_a_traced_network_is_counted_as_the_network_itself() -> None:
+    costs = []
+    for windows in (False, True):
+        classifier, how = classifier_of("softmax", 2), cheap("occlusion")
+        engine = Engine(classifier, windows=windows)
+        costs.append([attribute(scan(), engine, how, target=1).provenance["evaluations"] for _ in range(2)])
+        assert bool(engine.checked) == windows
+    assert costs[0] == costs[1]
+
+
+def test_a_clean_scan_goes_through_once_in_a_run_and_again_in_the_next() -> None:
+    network, classifier = counted(black=True)
+    engine = Engine(classifier)
+    attribute(scan(), engine, cheap("occlusion"))
+    film = scan()
+    run = engine.remembering()
+    network.seen = 0
+    for watch in ("probability", "logit"):
+        run.open(film, run.question(film, None, watch), Constant())
+    assert network.seen == 1
+    # The weights may have been changed since.
+    engine.open(film, Question(0, "a"), Constant())
+    engine.remembering().clean(film)
+    assert network.seen == 3
+
+
+def test_only_the_engine_runs_a_classifier() -> None:
+    rooms = ("methods", "checks", "metrics", "recipe.py", "error_bars.py", "attribution.py")
+    files = [
+        f for room in rooms for f in ([PACKAGE / room] if room.endswith(".py") else (PACKAGE / room).rglob("*.py"))
+    ]
+    found = []
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called.split(".")[-1] in ("classifier", "outputs_and_features", "returned", "forward"):
+                    found.append(f"{file.name}: {called}")
+    assert not found
+
+
+def stages(most: int, closed: list[str], pause: float = 0.0) -> Iterator[Stage[int]]:
+    try:
+        for i in range(1, most + 1):
+            count(2, 1)
+            with introducing():
+                count(5)
+            time.sleep(pause)
+            yield Stage(i / most, f"part {i}", lambda i=i: i)  # type: ignore[misc]
+    finally:
+        closed.append("closed")
+
+
+def test_a_stream_is_watched_counted_and_closed() -> None:
+    seen: list[Stage[int]] = []
+    closed: list[str] = []
+    with Meter() as outer:
+        assert drained(stages(3, closed), on_step=seen.append) == 3
+        count(1)
+    assert [(s.done, s.doing, s.evaluations, s.gradients) for s in seen] == [
+        (1 / 3, "part 1", 2, 1), (2 / 3, "part 2", 4, 2), (1.0, "part 3", 6, 3),
+    ]  # fmt: skip
+    assert (outer.evaluations, outer.gradients, outer.overhead) == (7, 3, 15)
+    count(1)
+    assert outer.evaluations == 7
+    assert closed == ["closed"]
+    with pytest.raises(ParameterError, match="nothing to do"):
+        drained(stages(0, closed))
+
+
+def test_a_stream_ends_after_the_step_at_which_it_is_cancelled_or_late() -> None:
+    cancel, closed = threading.Event(), list[str]()
+
+    def stop(stage: Stage[int]) -> None:
+        if stage.done >= 0.5:
+            cancel.set()
+
+    assert drained(stages(4, closed), on_step=stop, cancel=cancel) == 2
+    # What is cancelled before it begins makes one step all the same.
+    assert drained(stages(4, closed), cancel=cancel) == 1
+    assert drained(stages(50, closed, pause=0.02), budget="30ms") < 5
+    assert len(closed) == 3
+    with pytest.raises(ParameterError, match="budget"):
+        drained(stages(4, closed), budget="soon")
+
+
+def test_a_watcher_that_fails_closes_the_stream() -> None:
+    closed: list[str] = []
+
+    def fail(stage: Stage[int]) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        drained(stages(4, closed), on_step=fail)
+    assert closed == ["closed"]
+
+
+def test_threads_count_for_themselves() -> None:
+    work = Work(stages(2, []))
+    other = threading.Thread(target=lambda: count(100))
+    with work.meter:
+        other.start()
+        other.join()
+    work.run()
+    assert work.meter.evaluations == 4
