@@ -51,7 +51,8 @@
  * @property {{level: number, width: number}} window in the file's values
  * @property {boolean} invert
  * @property {number} zoom 1: the film fits; 2: twice as large
- * @property {[number, number]} centre row and column of the film in the middle of the viewer
+ * @property {[number, number]} centre row and column of the film in the middle of the viewer, continuous: pixel i
+ *   reaches from i to i + 1
  * @property {number} opacity 0..1
  * @property {string} palette "diverging", "sequential", or "safe" for every colour blindness
  * @property {number | null} threshold share 0..1 of the colour's full value; weaker parts of the map are not drawn
@@ -74,11 +75,22 @@
  */
 
 /**
- * What was drawn, in film pixels: `rows` and `columns` are [first, last + 1]; a mask holds 0 or 1, row after row.
+ * Numbered regions, such as superpixels.
+ *
+ * @typedef {object} Regions
+ * @property {number} width
+ * @property {number} height
+ * @property {Uint16Array} data the number of the region of each pixel, row after row
+ * @property {Place | null} [place]
+ */
+
+/**
+ * What was drawn, in film pixels: `rows` and `columns` are [first, last + 1]; a mask holds 0 or 1, row after row; the
+ * label is that of the region, where the viewer has regions.
  *
  * @typedef {{kind: "rectangle" | "ellipse", rows: [number, number], columns: [number, number]}
  *   | {kind: "brush", mask: Uint8Array, width: number, height: number}
- *   | {kind: "pick", row: number, column: number}} Shape
+ *   | {kind: "pick", row: number, column: number, label: number | null}} Shape
  */
 
 export {};
