@@ -18,6 +18,7 @@ from lucency.explanation import Explanation
 from lucency.render.film import Film
 from lucency.render.output import written
 from lucency.render.recorder import Recorder
+from lucency.render.recording import Recording
 
 ANIMATIONS = (".gif", ".webp", ".mp4")
 RATE = 10
@@ -28,7 +29,7 @@ LARGEST = 2_900_000
 """Bytes of a GIF."""
 
 
-def save_animation(explanation: Explanation, recorder: Recorder, path: str | Path) -> Path:
+def save_animation(explanation: Explanation, recorder: Recorder | Recording, path: str | Path) -> Path:
     """Writes what the recorder saw as GIF, WebP or MP4, told by the suffix.
 
     Three panels: the scan, the scan as it was perturbed at this step, and the map, curve or scatter growing; four

@@ -22,6 +22,7 @@ from lucency.explanation import Explanation
 from lucency.methods import METHODS
 from lucency.render.lettering import cut, font, lines, signed
 from lucency.render.recorder import Frame, Recorder, packed_scan
+from lucency.render.recording import Recording
 from lucency.viewer import palette
 from lucency.viewer.palette import Bytes, Floats, Scale, composite
 from lucency.viewer.smooth import edges_on_grid, grainy, patches_of, smooth, strength
@@ -51,7 +52,7 @@ class Film:
         ParameterError: when the recorder saw no step, or the steps of another scan.
     """
 
-    def __init__(self, explanation: Explanation, recorder: Recorder) -> None:
+    def __init__(self, explanation: Explanation, recorder: Recorder | Recording) -> None:
         self.frames = recorder.frames
         if not self.frames:
             raise ParameterError("The recorder has seen no step; pass it to explain() as on_step.")

@@ -86,6 +86,13 @@ class Picture(Generic[T]):
         self._pack = pack
         self._packed: T | None = None
 
+    @classmethod
+    def ready(cls, packed: T) -> Picture[T]:
+        """One that was built and packed elsewhere."""
+        picture = cls(lambda: torch.empty(0), lambda _: packed)
+        picture._build, picture._packed = None, packed
+        return picture
+
     @property
     def built(self) -> bool:
         return self._build is None

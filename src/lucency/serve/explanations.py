@@ -1,0 +1,163 @@
+"""Explanations: asked for, shown, taken along."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+from typing import Annotated, Any
+
+import anyio.to_thread
+import numpy as np
+from fastapi import APIRouter, Path, Response
+from fastapi.responses import JSONResponse
+
+from lucency.metrics import evaluate
+from lucency.render import save_animation, save_overlay, save_report
+from lucency.serve.common import BINARY, Shop, User
+from lucency.serve.errors import NotThereError
+from lucency.serve.schemas import EvaluateWanted, ExplanationWanted, Id, JobAbout, Record
+from lucency.serve.turns import Task
+from lucency.serve.workshop import Asked, Prepared, Workshop, place_on_film
+from lucency.viewer import pack
+from lucency.viewer import packed as packed_for_viewer
+from lucency.writing import whole
+
+router = APIRouter(tags=["explanations"])
+
+FILES = {
+    "report.html": "text/html; charset=utf-8",
+    "overlay.png": "image/png",
+    "animation.mp4": "video/mp4",
+    "animation.webp": "image/webp",
+    "animation.gif": "image/gif",
+    "explanation.lucency": BINARY,
+}
+
+
+async def prepared(shop: Workshop, wanted: ExplanationWanted, user: str) -> Prepared:
+    """A question that fits; asks what is most probable where no class is named."""
+    asked = Asked(**wanted.model_dump(exclude={"wait"}))
+    probabilities: dict[str, float] = {}
+    if asked.target is None:
+        future = await anyio.to_thread.run_sync(shop.scores, asked.scan, asked.model, user)
+        probabilities = (await asyncio.wrap_future(future))["probabilities"]
+    return await anyio.to_thread.run_sync(shop.prepare, asked, probabilities)
+
+
+@router.post("/explanations", response_model=Record | JobAbout, responses={202: {"model": JobAbout}})
+async def explain(wanted: ExplanationWanted, shop: Shop, user: User) -> Any:
+    """Asks for a map: 200 with the record, or 202 with a job where it is not waited for."""
+    question = await prepared(shop, wanted, user)
+    future = await anyio.to_thread.run_sync(shop.explain, question, user)
+    name = await asyncio.wrap_future(future)
+    return Record(**await anyio.to_thread.run_sync(shop.store.record, name))
+
+
+@router.get("/explanations/{explanation}")
+def record(explanation: Id, shop: Shop) -> Record:
+    """An explanation without its arrays."""
+    return Record(**shop.store.record(explanation))
+
+
+@router.get("/explanations/{explanation}/timeline", response_class=Response, responses={200: {"content": {BINARY: {}}}})
+def timeline(explanation: Id, shop: Shop) -> Response:
+    """The kept moments of the run, packed, for scrubbing.
+
+    Arrays: ``heatmap`` float32 ``[N, h, w]``, ``perturbed`` uint8 ``[N, h, w]`` (grey), and ``reaction`` and ``also``
+    float32 where the method has them. Header: ``frames``, each with done, evaluations, score, point, number, telling
+    and odd (the perturbed scan is off the distribution that the model knows); ``scores``, ``points``; ``place``.
+    """
+    recording, found = shop.recording(explanation), shop.store.explanation(explanation)
+    arrays: dict[str, Any] = {"perturbed": recording.perturbed}
+    for which in ("heatmap", "reaction", "also"):
+        if (maps := recording.maps(which)) is not None:
+            values, units = maps
+            arrays[which] = values.astype(np.float32) * units.reshape(-1, *[1] * (values.ndim - 1))
+    also = recording.frames[-1].also
+    header = {
+        "frames": [
+            {
+                "done": f.done,
+                "evaluations": f.evaluations,
+                "score": f.score,
+                "point": f.point,
+                "number": f.number,
+                "telling": f.telling,
+                "odd": f.perturbed.settle().odd,
+            }
+            for f in recording.frames
+        ],
+        "scores": recording.scores,
+        "points": recording.points,
+        "also": None if also is None else also[0],
+        "place": place_on_film(found),
+    }
+    return Response(pack(header, arrays), media_type=BINARY, headers=_FIXED)
+
+
+@router.get("/explanations/{explanation}/packed", response_class=Response, responses={200: {"content": {BINARY: {}}}})
+def packed(explanation: Id, shop: Shop) -> Response:
+    """Everything that the viewer shows of an explanation, packed."""
+    found = packed_for_viewer(shop.store.explanation(explanation))
+    return Response(found, media_type=BINARY, headers=_FIXED)
+
+
+@router.get("/explanations/{explanation}/{file}", response_class=Response)
+def taken(explanation: Id, file: Annotated[str, Path(examples=list(FILES))], shop: Shop) -> Response:
+    """The report, the picture, the animation or the explanation as a file."""
+    if file not in FILES:
+        raise NotThereError(f"An explanation has {', '.join(FILES)}, and no {file!r:.40}.")
+    path = shop.store.place(explanation) / file
+    found = shop.store.explanation(explanation)
+    # The report holds the questions that were kept, which may have changed.
+    if file == "report.html" or not path.exists():
+        with whole(path) as part:
+            match file.partition(".")[0]:
+                case "overlay":
+                    save_overlay(found, part)
+                case "animation":
+                    save_animation(found, shop.recording(explanation), part)
+                case "report":
+                    film = shop.store.place(explanation) / "animation.webp"
+                    if not film.exists():
+                        with whole(film) as other:
+                            save_animation(found, shop.recording(explanation), other)
+                    save_report(found, part, animation=film)
+    headers = {"Content-Disposition": f'attachment; filename="{file}"'}
+    return Response(path.read_bytes(), media_type=FILES[file], headers=headers)
+
+
+@router.post("/evaluate")
+async def evaluation(wanted: EvaluateWanted, shop: Shop, user: User) -> JSONResponse:
+    """Takes the scan apart in the order of the map and watches the score: curves with their areas."""
+    future = await anyio.to_thread.run_sync(_evaluated, shop, wanted, user)
+    return JSONResponse(await asyncio.wrap_future(future))
+
+
+def _evaluated(shop: Workshop, wanted: EvaluateWanted, user: str) -> Future[dict[str, Any]]:
+    record = shop.store.record(wanted.explanation)
+    name = shop.name_of({"evaluate": wanted.model_dump()})
+    found = shop.store.answer(name)
+    shop.metrics.cache("evaluations", found is not None)
+    if found is not None:
+        done: Future[dict[str, Any]] = Future()
+        done.set_result(found)
+        return done
+    scan, bench = shop.scan(record["scan"]), shop.bench(record["model"])
+    explanation = shop.store.explanation(wanted.explanation)
+
+    def work() -> Task[dict[str, Any]]:
+        yield
+        result = evaluate(
+            scan, bench.classifier, explanation, curves=wanted.curves, regions=wanted.regions, repeats=wanted.repeats,
+            engine=bench.engine,
+        )  # fmt: skip
+        about: dict[str, Any] = result.as_dict()
+        shop.store.add_answer(name, record["scan"], about)
+        return about
+
+    return shop.turns.submit(user, work)
+
+
+_FIXED = {"Cache-Control": "private, max-age=86400"}
+"""For what a name that is a hash of its content stands for."""
