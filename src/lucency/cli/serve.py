@@ -16,7 +16,9 @@ EXAMPLES = """[bold]Examples:[/bold]
 
   lucency serve --model lucency:effusion --model mine.onnx --port 9000
 
-  lucency serve --new-token reading_room; lucency serve --host 0.0.0.0 --name lucency.hospital.example
+  lucency serve --new-token reading_room
+
+  lucency serve --host 0.0.0.0 --name lucency.example.org
 """
 
 

@@ -25,7 +25,7 @@ from lucency.serve.common import BINARY, Shop, User
 from lucency.serve.errors import NotThereError
 from lucency.serve.schemas import GalleryEntry, Id, PhantomWanted, ScanAbout, Scores, ScoresWanted
 from lucency.serve.workshop import Workshop
-from lucency.viewer import pack
+from lucency.viewer import pack, packed_film
 
 router = APIRouter(tags=["scans"])
 
@@ -218,26 +218,25 @@ def delete_scan(scan: Id, shop: Shop) -> None:
 
 @router.get("/scans/{scan}/film", response_class=Response, responses={200: {"content": {BINARY: {}}}})
 def film(scan: Id, shop: Shop, plane: Annotated[int | None, Query(ge=0, alias="slice")] = None) -> Response:
-    """The film, packed: ``data`` uint16 ``[C, H, W]``, 0..65535 = the range in the header; of a volume one slice."""
+    """The film, packed: ``data`` uint16 ``[H, W]`` or ``[H, W, 3]``; of a volume one slice.
+
+    In the header: ``range``, the file's values that 0 and 65535 stand for, and ``shown``, those that are black and
+    white at first.
+    """
     picture, about = shop.scan(scan), shop.store.about_scan(scan)
-    pixels = picture.display.clamp(0, 1)
+    pixels = picture.display
     if pixels.ndim == 4:
         depth = pixels.shape[1]
         plane = depth // 2 if plane is None else plane
         if plane >= depth:
             raise NotThereError(f"The volume has slices 0 to {depth - 1}; there is no {plane}.")
         pixels = pixels[:, plane]
-    header = {
-        "width": pixels.shape[-1],
-        "height": pixels.shape[-2],
-        "channels": len(pixels),
-        "spacing": None if picture.spacing is None else list(picture.spacing[-2:]),
-        "range": list(picture.value_range),
-        "title": about["title"],
-        "slice": plane,
-        "slices": about["slices"],
-    }
-    return _packed(header, {"data": (pixels * 65535).round().numpy().astype(np.uint16)})
+    header, data = packed_film(pixels.numpy())
+    low, high = picture.value_range
+    header |= {key: [low + v * (high - low) for v in header[key]] for key in ("range", "shown")}
+    spacing = None if picture.spacing is None else list(picture.spacing[-2:])
+    header |= {"spacing": spacing, "title": about["title"], "slice": plane, "slices": about["slices"]}
+    return _packed(header, {"data": data})
 
 
 @router.get("/scans/{scan}/truth", response_class=Response, responses={200: {"content": {BINARY: {}}}})
