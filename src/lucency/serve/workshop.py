@@ -29,7 +29,7 @@ from lucency.checks.out_of_distribution import OutOfDistribution
 from lucency.classifier import Classifier
 from lucency.engine import Engine
 from lucency.errors import ModelError, ParameterError
-from lucency.explanation import Explanation, describe, parse_budget
+from lucency.explanation import Explanation, describe
 from lucency.methods import Step
 from lucency.render import Recorder
 from lucency.render.recording import Recording
@@ -40,6 +40,7 @@ from lucency.serve.metrics import Metrics
 from lucency.serve.settings import Settings
 from lucency.serve.store import Store
 from lucency.serve.turns import Task, Turns
+from lucency.work import parse_budget
 from lucency.writing import whole
 
 if TYPE_CHECKING:
