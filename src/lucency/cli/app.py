@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli import compare, dicom, evaluate, explain, layers, methods, models, phantom, serve
+from lucency.cli import archive, compare, dicom, evaluate, explain, layers, methods, models, phantom, serve
 
 CODES = (
     "[bold]Exit codes:[/bold] 0 done; 1 a fault of Lucency's own (LUCENCY_DEBUG=1 shows where); 2 wrong usage, or a "
@@ -56,3 +56,4 @@ app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=dicom.EXAMPLES)(dicom.dicom)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
+app.add_typer(archive.app, name="archive")

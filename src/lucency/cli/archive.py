@@ -1,0 +1,252 @@
+"""``lucency archive``: every film of an archive explained once, and the cohort on one page."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from lucency.cli import INTERRUPTED
+from lucency.cli.options import (
+    DEFAULT_MODEL,
+    Anonymous,
+    AsJson,
+    Budget,
+    Device,
+    Frame,
+    Memory,
+    Model,
+    Seed,
+    Target,
+    Tolerance,
+    TrustModel,
+    ValueRange,
+    Watch,
+    Window,
+)
+
+if TYPE_CHECKING:
+    from lucency.archive import Progress
+
+app = typer.Typer(no_args_is_help=True, help="Explain every film of an archive once, and see the cohort on one page.")
+
+EXAMPLES = """[bold]Examples:[/bold]
+
+  lucency archive run films/ --target effusion --method grad-cam --out results
+
+  lucency archive run films.csv --column path=image --column site=hospital --method grad-cam --out s3://bucket/run
+
+  lucency archive report results
+"""
+
+Where = Annotated[
+    str, typer.Argument(metavar="PLACE", help="The folder or URL that `lucency archive run` wrote.", show_default=False)
+]
+
+
+class WithRay(TyperCommand):
+    """A command whose ``--ray`` may stand alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        found = []
+        for word, after in zip(args, [*args[1:], ""], strict=True):
+            found.append(word)
+            if word == "--ray" and after != "auto" and (":" not in after or after.startswith("-")):
+                found.append("auto")
+        return super().parse_args(ctx, found)
+
+
+@app.command(cls=WithRay, epilog=EXAMPLES)
+def run(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="A folder, a glob in quotes, or a .csv or .parquet list with a column `path`, and label, site, view, "
+            "patient, group, boxes, mask where they are known.",
+            show_default=False,
+        ),
+    ],
+    place: Annotated[
+        str,
+        typer.Option(
+            "--out", "-o", metavar="PLACE", help="A folder, or a URL such as s3://bucket/run, for the results."
+        ),
+    ],
+    model: Model = DEFAULT_MODEL,
+    trust_model: TrustModel = False,
+    target: Target = None,
+    method: Annotated[
+        str, typer.Option("--method", metavar="NAME", help="How to find the evidence; `lucency methods` lists them.")
+    ] = "occlusion",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the method; may be given several times."),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="ROLE=NAME",
+            help="What a column of the list is called, where it is called otherwise: --column site=hospital.",
+        ),
+    ] = None,
+    watch: Watch = "probability",
+    removal: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What stands where a piece was removed; see `lucency explain`.")
+    ] = None,
+    budget: Budget = None,
+    tolerance: Tolerance = None,
+    memory: Memory = None,
+    frame: Frame = None,
+    window: Window = None,
+    value_range: ValueRange = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    error_bars: Annotated[
+        int, typer.Option("--error-bars", metavar="K", help="Explain K slightly moved copies of each film too.")
+    ] = 0,
+    sanity: Annotated[
+        bool, typer.Option("--sanity", help="Check once that the method's maps depend on what the model has learnt.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Processes that explain; left out, as many as there are processors and memory for; 0 for this one.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Explain on the Ray cluster at HOST:PORT or ray://HOST:PORT; without an address on the one that runs "
+            "on this machine, or else on a new one.",
+        ),
+    ] = None,
+    worker_memory: Annotated[
+        float, typer.Option(metavar="GIB", help="What one worker takes; no more are started than fit.")
+    ] = 2.0,
+    again: Annotated[
+        bool, typer.Option("--again", help="Try once more what an earlier run could not explain.")
+    ] = False,
+    anonymous: Anonymous = False,
+    as_json: AsJson = False,
+) -> None:
+    """Explain every film of INPUT into PLACE, once.
+
+    Stop it as you like, with Ctrl-C too: the same command goes on where it was. PLACE holds Parquet: a row for each
+    film with its scores, verdict and measures, or with its error, and the map as a tensor.
+    """
+    from lucency.archive import Asked, Films
+    from lucency.archive import run as explain_all
+    from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say
+    from lucency.cli.film import ends
+    from lucency.cli.model import classifier_named
+    from lucency.errors import ParameterError
+
+    named = {}
+    for pair in columns or []:
+        role, equals, name = pair.partition("=")
+        if not equals or not name:
+            raise ParameterError(f"--column is {pair!r}; write it as ROLE=NAME, such as site=hospital.")
+        named[role.strip()] = name.strip()
+    asked = Asked(
+        partial(classifier_named, model, trust=trust_model),
+        target=target,
+        method=method,
+        settings=tuple(settings or ()),
+        removal=removal or "auto",
+        watch=watch,
+        budget=budget,
+        error_bars=error_bars,
+        sanity=sanity,
+        tolerance=tolerance,
+        memory=memory,
+        device=device,
+        seed=seed,
+        frame=frame,
+        window=window,
+        value_range=ends(value_range),
+        anonymous=anonymous,
+    )
+    with progress() as bar, cancelled_by_ctrl_c() as cancelled:
+        bar.start("Archive")
+        reached = explain_all(
+            Films(source, named),
+            place,
+            asked,
+            workers=workers,
+            ray=ray,
+            worker_memory=worker_memory,
+            again=again,
+            on_progress=lambda now: bar.share(now.done / max(now.total, 1), said(now)),
+            cancel=cancelled,
+        )
+    if as_json:
+        print_json(
+            {
+                "place": place,
+                "total": reached.total,
+                "done": reached.done,
+                "before": reached.before,
+                "failed": reached.failed,
+                "films_a_minute": reached.rate,
+            }
+        )
+    else:
+        say(f"{said(reached)} in {place}")
+        if reached.done < reached.total:
+            say("Stopped early: the same command goes on from here.")
+    if cancelled.is_set():
+        raise typer.Exit(INTERRUPTED)
+
+
+def said(now: Progress) -> str:
+    """How far a run is, in words."""
+    words = f"{now.done:,} of {now.total:,} films"
+    if now.before:
+        words += f" ({now.before:,} by earlier runs)"
+    if now.failed:
+        words += f", {now.failed:,} not explained"
+    if now.rate:
+        words += f", {now.rate:.1f} a minute"
+    if now.left:
+        words += f", {_time(now.left)} left"
+    return words
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+@app.command()
+def status(
+    place: Where,
+    check: Annotated[bool, typer.Option("--check", help="Compare every map with its checksum.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say how many films of PLACE are explained, and check the maps if asked."""
+    from lucency.archive import counts
+    from lucency.cli.console import print_json, say
+    from lucency.errors import OutputError
+
+    found = counts(place, check=check)
+    if as_json:
+        print_json(
+            {"done": found.done, "same": found.same, "failed": found.failed, "wrong": found.wrong if check else None}
+        )
+    else:
+        words = f"{found.done:,} films explained, {found.failed:,} not explained"
+        if found.same:
+            words += f", {found.same:,} with the same bytes as another"
+        if check and not found.wrong:
+            words += "; every map is what was written"
+        say(words)
+    if found.wrong:
+        raise OutputError(f"{found.wrong} maps of {place} are not what was written; restore them from a copy.")
