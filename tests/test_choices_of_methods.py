@@ -24,7 +24,8 @@ from lucency.removal import Constant
 from lucency.testing.methods import classifier_of, scan_of
 from nets import Window
 from nets import classifier_of as window_classifier
-from test_every_method import cheap, each
+from test_every_method import cheap
+from test_every_method import untrained as each
 
 # -- soft edges and a region ----------------------------------------------------------------------------------------
 

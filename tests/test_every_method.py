@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from explaining import explainer_of
 from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.masks import Cells
@@ -53,13 +54,15 @@ CHEAP: dict[str, dict[str, Any]] = {
 MAY_BE_FLAT = ("igos", "meaningful")
 
 
-def cheap(name: str) -> Method:
+def cheap(name: str, kind: str = "softmax", axes: int = 2) -> Method:
+    if name == "instant":
+        return METHODS[name](explainer=explainer_of(kind, axes))
     return METHODS[name](**CHEAP.get(name, {}))
 
 
 @cache
 def walked(name: str, kind: str, axes: int) -> Walk:
-    return walk(cheap(name), kind, axes)
+    return walk(cheap(name, kind, axes), kind, axes)
 
 
 every = pytest.mark.parametrize(
@@ -71,6 +74,8 @@ every = pytest.mark.parametrize(
     ],
 )
 each = pytest.mark.parametrize("name", list(METHODS))
+untrained = pytest.mark.parametrize("name", [name for name in METHODS if name != "instant"])
+"""Those that explain a network that nobody has trained an explainer for."""
 
 
 @every
@@ -80,7 +85,7 @@ def test_the_map_lies_on_the_scan(name: str, kind: str, axes: int) -> None:
 
 @every
 def test_steps_go_forward_to_the_end(name: str, kind: str, axes: int) -> None:
-    check_steps(walked(name, kind, axes), cheap(name))
+    check_steps(walked(name, kind, axes), cheap(name, kind, axes))
 
 
 @every
@@ -91,7 +96,7 @@ def test_a_step_shows_later_what_it_showed_at_once(name: str, kind: str, axes: i
 @pytest.mark.parametrize("axes", list(SIZES))
 @each
 def test_the_same_seed_gives_the_same_map(name: str, axes: int) -> None:
-    check_seed(cheap(name), axes, walked(name, "softmax", axes))
+    check_seed(cheap(name, "softmax", axes), axes, walked(name, "softmax", axes))
 
 
 @each

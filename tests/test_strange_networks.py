@@ -22,7 +22,8 @@ from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, engine
 from lucency.errors import ModelError, QuestionError
 from lucency.methods import METHODS
-from test_every_method import cheap, each
+from test_every_method import cheap
+from test_every_method import untrained as each
 
 GRID = (24, 21)
 

@@ -70,6 +70,8 @@ class Attribution:
         self.method = method if self._seconds is None else method.anytime()
         classifier = engine.classifier
         with torch.inference_mode(), meter:
+            # One pass of the clean scan for all that is ever asked about it.
+            self.engine.clean(scan, self.method.reads(classifier))
             self.question = self.engine.question(scan, target, watch)
             layers = [] if self.question.layer is None else [self.question.layer]
             outputs, features = self.engine.clean(scan, layers)[1]

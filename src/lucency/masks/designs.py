@@ -28,3 +28,17 @@ def balanced_switches(count: int, pieces: int, generator: torch.Generator) -> Te
         half = rows[torch.randperm(order, generator=generator)][:, columns] * signs
         blocks.append(torch.stack([half, -half], 1).flatten(0, 1))
     return (1 + torch.cat(blocks)[:count]) // 2
+
+
+def random_pairs(pieces: int, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` coalitions int64 ``[count, S]`` drawn in proportion to the Shapley kernel.
+
+    The sizes are a stratified sample: one from each of ``count`` equal shares of their distribution.
+    """
+    size = torch.arange(1, pieces, dtype=torch.float64)
+    chance = (1 / (size * (pieces - size))).cumsum(0)
+    share = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
+    sizes = 1 + torch.searchsorted(chance / chance[-1], share).clamp(max=pieces - 2)
+    sizes = sizes[torch.randperm(count, generator=generator)]
+    place = torch.rand((count, pieces), generator=generator).argsort(1).argsort(1)
+    return (place < sizes[:, None]).long()

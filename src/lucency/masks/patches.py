@@ -96,6 +96,20 @@ class Patches:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def averaged(self, values: Tensor) -> Tensor:
+        """The mean at each pixel of what the patches that cover it say: ``[B, *counts]`` -> float32 ``[B, *grid]``.
+
+        A soft patch counts by how much of the pixel it hides; what no patch covers is 0.
+        """
+        total, weight = values.float(), torch.ones((1, *self.counts), device=values.device)
+        for axis in range(len(self.grid)):
+            cores = torch.arange(self.counts[axis]) * math.prod(self.counts[axis + 1 :])
+            cover = self._profile(cores, axis, values.device)
+            total, weight = (
+                torch.tensordot(maps, cover, ([axis + 1], [0])).movedim(-1, axis + 1) for maps in (total, weight)
+            )
+        return total / torch.where(weight > 0, weight, 1.0)
+
     def masks(self, which: Tensor, device: torch.device | None = None) -> Tensor:
         """float32 ``[B, *grid]`` for the patches ``which`` ``[B]``: 0 = hidden, 1 = kept."""
         hidden = torch.ones((len(which),) + (1,) * len(self.grid), device=device)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lucency.methods.gradient import GuidedBackprop as GuidedBackprop
     from lucency.methods.guided_gradcam import GuidedGradCam as GuidedGradCam
     from lucency.methods.igos import Igos as Igos
+    from lucency.methods.instant import Instant as Instant
     from lucency.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
     from lucency.methods.lime import Lime as Lime
     from lucency.methods.meaningful import Meaningful as Meaningful
@@ -66,6 +67,7 @@ __all__ = [
     "GuidedBackprop",
     "GuidedGradCam",
     "Igos",
+    "Instant",
     "IntegratedGradients",
     "LayerCam",
     "Lime",

@@ -179,6 +179,13 @@ class Method(ABC):
         """
         return None
 
+    def reads(self, classifier: Classifier) -> tuple[str, ...]:
+        """The layers whose maps of the clean scan it reads, so that the pass that gives the score gives them too.
+
+        Empty for a method that looks after its own.
+        """
+        return ()
+
     def anytime(self) -> Self:
         """This method with its work ordered so that it can be stopped early: the first steps see the whole scan."""
         return self

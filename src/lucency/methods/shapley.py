@@ -25,6 +25,7 @@ from torch import Tensor
 from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError
+from lucency.masks.designs import random_pairs
 from lucency.masks.superpixels import Slic, Superpixels, painted, switched
 from lucency.methods.base import Fact, Facts, Method, Step, other_classes
 from lucency.methods.sampling import growing
@@ -124,20 +125,6 @@ def kernel(on: Tensor) -> Tensor:
         torch.lgamma(size + 1) + torch.lgamma(pieces - size + 1)
     )
     return (pieces - 1) / (ways.exp() * size * (pieces - size))
-
-
-def random_pairs(pieces: int, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` coalitions int64 ``[count, S]`` drawn in proportion to the Shapley kernel.
-
-    The sizes are a stratified sample: one from each of ``count`` equal shares of their distribution.
-    """
-    size = torch.arange(1, pieces, dtype=torch.float64)
-    chance = (1 / (size * (pieces - size))).cumsum(0)
-    share = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
-    sizes = 1 + torch.searchsorted(chance / chance[-1], share).clamp(max=pieces - 2)
-    sizes = sizes[torch.randperm(count, generator=generator)]
-    place = torch.rand((count, pieces), generator=generator).argsort(1).argsort(1)
-    return (place < sizes[:, None]).long()
 
 
 def every_pair(pieces: int, generator: torch.Generator) -> Tensor:

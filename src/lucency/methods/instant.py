@@ -1,0 +1,173 @@
+"""The map that a slow method would give, in one pass of the classifier, by a small network that learnt it.
+
+The network (:mod:`lucency.explainers`) reads the classifier's own feature maps of the clean scan. It was taught by
+occlusion, Shapley values or RISE on other scans, a few dozen perturbed scans each (Jethani et al., "FastSHAP", ICLR
+2022; Covert et al., "ViT Shapley", ICLR 2023, and "Stochastic Amortization", NeurIPS 2024). Nothing of this scan is
+perturbed: the map is a prediction. How far it may be off was calibrated on patients that taught nothing, and a scan
+that is unlike those it learnt from is called so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import ClassVar
+
+from lucency.classifier import Classifier, Question
+from lucency.engine import Engine, Probe
+from lucency.errors import ModelError, ParameterError, QuestionError
+from lucency.explainers import Learnt, OcclusionTeacher, Prediction, RiseTeacher, ShapleyTeacher, Teacher
+from lucency.explainers.learnt import COVERAGE
+from lucency.masks import Cells
+from lucency.methods.base import Fact, Method, Step
+from lucency.methods.occlusion import Occlusion
+from lucency.methods.rise import Rise
+from lucency.methods.shapley import Shapley
+from lucency.scan import Scan
+
+WITHIN = 1.645
+"""Standard errors on each side that hold nine tenths of a normal distribution."""
+
+
+@dataclass(frozen=True)
+class Instant(Method):
+    """What a slow method would say, predicted in one pass by a network that learnt it.
+
+    Its standard error is half of the conformal band divided by 1.645, so that 1.645 of them on each side hold the slow
+    map at nine places of ten; the facts say how many they held on patients that neither trained nor calibrated.
+
+    Attributes:
+        explainer: the file that ``lucency explainer train`` wrote; the shipped one of a shipped model when ``None``.
+    """
+
+    name: ClassVar[str] = "instant"
+    title: ClassVar[str] = "Instant map"
+    paper: ClassVar[str] = "Jethani et al., ICLR 2022; Covert et al., NeurIPS 2024"
+    unit: ClassVar[str] = OcclusionTeacher.unit
+    needs_gradients: ClassVar[bool] = True
+
+    explainer: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.explainer is not None:
+            # A map means what that of the learnt method means.
+            object.__setattr__(self, "unit", _read(self.explainer).teacher.unit)
+
+    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
+        learnt = self.learnt(engine.classifier, question)
+        probe, found = predicted(learnt, scan, question, engine)
+        facts: dict[str, Fact] = {
+            "learnt from": f"{learnt.teacher.name}, removal {learnt.teacher.removal.name}",
+            "band": f"{COVERAGE:.0%} of places, {learnt.trust.covered:.0%} measured on other patients",
+            "distance from the training scans": found.distance,
+        }
+        if found.distance > 1:
+            facts["warning"] = (
+                f"This scan is not like those that the instant map was trained on (distance {found.distance:.2f} times "
+                f"the limit), so neither the map nor its band can be relied on; use {learnt.teacher.name}."
+            )
+        yield Step(
+            done=1.0,
+            evaluations=probe.evaluations,
+            score=float(probe.clean[0]),
+            heatmap=found.heatmap.clone,
+            perturbed=probe.pixels.clone,
+            standard_error=(found.band / WITHIN).clone if math.isfinite(learnt.trust.factor) else None,
+            facts=facts,
+        )
+
+    def reads(self, classifier: Classifier) -> tuple[str, ...]:
+        learnt = self._explainer(classifier)
+        return () if learnt is None or not learnt.fits(classifier) else tuple(tap.name for tap in learnt.taps)
+
+    def _explainer(self, classifier: Classifier) -> Learnt | None:
+        return shipped(classifier) if self.explainer is None else _read(self.explainer)
+
+    def learnt(self, classifier: Classifier, question: Question) -> Learnt:
+        """The explainer for a question.
+
+        Raises:
+            QuestionError: when there is none, or it was trained for another model or question.
+        """
+        classifier.network()
+        learnt = self._explainer(classifier)
+        if learnt is None:
+            raise QuestionError(
+                f"There is no instant map for {classifier.name} yet; train one with `lucency explainer train --model M "
+                "--target C --scans FOLDER --out FILE` and give it as explainer=FILE."
+            )
+        if not learnt.fits(classifier):
+            raise QuestionError(
+                f"The explainer was trained for {learnt.model[0]} with other weights than those of {classifier.name}; "
+                "train one for these with `lucency explainer train`."
+            )
+        if question.target != learnt.target or question.watch not in ("probability", "number"):
+            raise QuestionError(
+                f"The instant map of {classifier.name} was learnt for the probability of {learnt.name}, not for the "
+                f"{question.label}; ask for {learnt.name}, or train another explainer."
+            )
+        return learnt
+
+
+def predicted(learnt: Learnt, scan: Scan, question: Question, engine: Engine) -> tuple[Probe, Prediction]:
+    """What an explainer says of a scan, from the same pass that gives the clean score."""
+    engine = engine.remembering()
+    _, (_, heard) = engine.clean(scan, [tap.name for tap in learnt.taps])
+    probe = engine.open(scan, question)
+    maps = [tap.maps(heard[tap.name]).cpu() for tap in learnt.taps]
+    return probe, learnt.predicted(maps, float(probe.clean[0]), probe.grid)
+
+
+def shipped(classifier: Classifier) -> Learnt | None:
+    """The explainer that comes with a shipped model; ``None`` for any other, and for other weights."""
+    name = classifier.name.removeprefix("lucency:")
+    file = Path(str(files("lucency.explainers") / "weights" / f"{name}.safetensors"))
+    if name == classifier.name or not file.is_file():
+        return None
+    learnt = _loaded(str(file), file.stat().st_mtime_ns)
+    return learnt if learnt.fits(classifier) else None
+
+
+def _read(path: str) -> Learnt:
+    try:
+        return _loaded(path, Path(path).stat().st_mtime_ns)
+    except OSError as error:
+        raise ModelError(f"There is no explainer {path}; `lucency explainer train --out {path}` makes one.") from error
+
+
+@cache
+def _loaded(path: str, _changed: int) -> Learnt:
+    return Learnt.load(path)
+
+
+def teacher_for(method: Method, grid: tuple[int, ...], odds: bool) -> Teacher:
+    """What teaches a network to give the map of a method.
+
+    Args:
+        grid: the model's.
+        odds: whether what is watched is a probability.
+
+    Raises:
+        ParameterError: when nothing can learn this method, or not with these parameters.
+    """
+    if isinstance(method, Occlusion):
+        if method.box is not None or isinstance(method.patch, str) or isinstance(method.stride, str):
+            raise ParameterError("An explainer learns occlusion of the whole scan with patches given in pixels.")
+        patch = _along(method.patch, len(grid))
+        stride = tuple(max(1, p // 2) for p in patch) if method.stride is None else _along(method.stride, len(grid))
+        return OcclusionTeacher(patch, stride, method.removal, method.soft, odds)
+    if isinstance(method, Shapley):
+        cells = method.superpixels.cells if isinstance(method.superpixels, Cells) else Cells().cells
+        return ShapleyTeacher(cells, method.removal)
+    if isinstance(method, Rise):
+        return RiseTeacher(method.cells, method.p, method.removal)
+    raise ParameterError(f"Nothing learns {method.name}; an explainer learns occlusion, shapley or rise.")
+
+
+def _along(length: int | str | object, axes: int) -> tuple[int, ...]:
+    return (length,) * axes if isinstance(length, int) else tuple(int(n) for n in length)  # type: ignore[attr-defined]
