@@ -67,8 +67,8 @@ def occlusion(classifier: Classifier, scan: Scan) -> Iterator[Row]:
     every = attribute(scan, Engine(classifier, device="cpu"), "occlusion")
     near = attribute(scan, Engine(classifier, device="cpu", tolerance=0.01), "occlusion")
     yield {
-        "evaluations": every.provenance["evaluations"],
-        "with tolerance": near.provenance["evaluations"],
+        "evaluations": every.provenance.cost.evaluations,
+        "with tolerance": near.provenance.cost.evaluations,
         "difference": float(np.abs(near.heatmap - every.heatmap).max()),
         "rank": float(spearmanr(near.heatmap.ravel(), every.heatmap.ravel()).statistic),
         "facts": dict(near.facts),
@@ -210,7 +210,7 @@ def gradients(classifier: Classifier, scan: Scan) -> Iterator[Row]:
         difference = float(ours.facts["score difference"])
         gaps[steps] = abs(difference - float(theirs.sum())) / abs(difference)
     yield {
-        "gradients": ours.provenance["gradients"], "gap": ours.facts["relative completeness gap"],
+        "gradients": ours.provenance.cost.gradients, "gap": ours.facts["relative completeness gap"],
         "score difference": ours.facts["score difference"], "captum's gap by steps": gaps,
     }  # fmt: skip
 
@@ -234,8 +234,8 @@ def masks(classifier: Classifier, scan: Scan) -> Iterator[Row]:
         curve = evaluate(scan, classifier, {name: found}, curves=("deletion",), points=56, repeats=1)
         claimed = resized(torch.from_numpy(found.heatmap)[None], probe.grid)
         row = {
-            "masks": name, "gradients": found.provenance["gradients"],
-            "evaluations": found.provenance["evaluations"],
+            "masks": name, "gradients": found.provenance.cost.gradients,
+            "evaluations": found.provenance.cost.evaluations,
             "score under the mask": float(probe.scores(1 - claimed)[0, 0]), "area": float(claimed.mean()),
             "deletion": curve.curve(name, "deletion").auc.value,
         }  # fmt: skip

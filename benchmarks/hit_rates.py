@@ -72,9 +72,7 @@ def measured(cases: list[Case], truth: str, model: str, word: str) -> dict[str, 
         said = judge(found).side
         sided += bool(said and right)
         side += bool(said and said == right)
-        settings = {
-            k: v for k, v in found.provenance["method"].get("parameters", {}).items() if k in ("patch", "samples")
-        }
+        settings = {k: v for k, v in found.provenance.method.parameters.items() if k in ("patch", "samples")}
         removal = found.removal
     return {
         "model": model, "fingerprint": classifier.fingerprint, "target": "effusion", "method": name,

@@ -190,7 +190,7 @@ def whole(name: str, size: int) -> dict[str, object]:
         target=target,
     )
     row["lucency seconds"] = time.process_time() - began
-    row["lucency evaluations"] = ours.provenance["evaluations"]
+    row["lucency evaluations"] = ours.provenance.cost.evaluations
     row["difference"] = float((torch.from_numpy(ours.heatmap) - theirs).abs().max())
     row["rank"] = float(spearmanr(ours.heatmap.ravel(), theirs.numpy().ravel()).statistic)
     return row | {"gigabytes": gigabytes()}

@@ -157,7 +157,7 @@ def test_one_run_maps_every_class(kind: str) -> None:
         assert np.allclose(found.also[label], alone[i].heatmap, atol=1e-5)
         assert np.ptp(found.also[label]) > 0
         assert all(label in maps and bool(maps[label].isfinite().all()) for maps in shown)
-    assert found.provenance["evaluations"] == alone[1].provenance["evaluations"]
+    assert found.provenance.cost.evaluations == alone[1].provenance.cost.evaluations
 
 
 # -- guided Grad-CAM ------------------------------------------------------------------------------------------------

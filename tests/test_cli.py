@@ -606,7 +606,7 @@ def test_a_measurement_is_not_called_a_probability(scan: str, tmp_path: Path, lu
     assert "nan" not in shown
     again = Explanation.load(out / "explanation.lucency")
     assert (dict(again.probabilities), again.answer[:1]) == ({}, "6")
-    assert again.provenance["question"]["watch"] == "number"
+    assert again.provenance.question.watch == "number"
     page = re.sub(r"data:[^\"']*", "", (out / "report.html").read_text())
     assert "probability by" not in page
     assert "Probabilities on" not in page

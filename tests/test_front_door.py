@@ -51,5 +51,5 @@ def test_a_notebook_shows_a_line_and_a_picture_and_no_wall_of_numbers(shape: tup
     shown = explanation._repr_html_()
     assert shown is not None
     assert "data:image/png;base64," in shown
-    assert html.escape(explanation.verdict["text"]) in shown
+    assert html.escape(explanation.verdict.text) in shown
     assert "<script" not in shown

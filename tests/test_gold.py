@@ -102,7 +102,7 @@ def test_the_gold_map_is_occlusion_with_the_twin() -> None:
     outside = gold.heatmap.copy()
     outside[3:11, 5:13] = 0
     assert np.abs(outside).max() < 1e-6
-    assert gold.provenance["method"]["parameters"]["removal"]["name"] == "twin"
+    assert gold.provenance.method.parameters["removal"]["name"] == "twin"
     assert map_agreement(gold.heatmap, gold.heatmap) == pytest.approx((1, 1))
     assert map_agreement(gold.heatmap, -gold.heatmap)[0] == pytest.approx(-1)
     assert map_agreement(gold.heatmap, gold.heatmap * 0) == (0, 0)

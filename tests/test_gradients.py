@@ -77,7 +77,7 @@ def test_integrated_gradients_agree_with_captum(axes: int, rule: str, name: str,
         pixels[None], torch.full_like(pixels, 0.3)[None], target=1, n_steps=8, method=name
     )
     close(ours.heatmap, theirs[0, 0] * factor)
-    assert ours.provenance["gradients"] == 8
+    assert ours.provenance.cost.gradients == 8
 
 
 def test_probability_is_watched_when_asked() -> None:

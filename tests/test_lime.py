@@ -138,7 +138,7 @@ def test_sampling_stops_when_the_pieces_on_top_are_stable(how: type[Lime] | type
     full = explain(scan, classifier, target=2, watch="logit", method=how(**given))
     few = explain(scan, classifier, target=2, watch="logit", method=how(**given, stability=0.9, top=3))
     assert few.complete
-    assert few.provenance["evaluations"] < 0.5 * full.provenance["evaluations"]
+    assert few.provenance.cost.evaluations < 0.5 * full.provenance.cost.evaluations
     best = [{tuple(v) for v in np.argsort(-e.heatmap[::10, ::10].ravel())[:3, None]} for e in (few, full)]
     assert len(best[0] & best[1]) >= 2
     with pytest.raises(ParameterError, match="stability"):

@@ -88,7 +88,7 @@ def test_refinement_starts_from_the_other_map() -> None:
     assert refined.heatmap.max() > 0.9
     assert refined.heatmap[26, 12] > 0.9
     assert refined.heatmap[2:8].max() < 0.05
-    assert refined.provenance["evaluations"] > 30
+    assert refined.provenance.cost.evaluations > 30
 
 
 def test_a_start_from_a_method_can_be_stopped_too() -> None:
@@ -104,7 +104,7 @@ def test_a_start_from_a_method_can_be_stopped_too() -> None:
     how = Meaningful(start=rough, removal=Constant(0.0), iterations=2)
     whole = explain(scan(), sharp(*BOX), target=0, method=how)
     part = explain(scan(), sharp(*BOX), target=0, method=how, on_step=stop, cancel=stopped)
-    assert part.provenance["evaluations"] < whole.provenance["evaluations"] / 2
+    assert part.provenance.cost.evaluations < whole.provenance.cost.evaluations / 2
     assert not part.complete
     assert whole.complete
     assert len(seen) == 3

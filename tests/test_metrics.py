@@ -209,7 +209,7 @@ def test_several_maps_share_the_question_and_the_random_curve() -> None:
     assert both.curve("occlusion", "MoRF").shares[-1] == pytest.approx(1)
     record = json.loads(json.dumps(both.as_dict(), allow_nan=False))
     assert {"definition", "better", "removal", "repeats", "seeds", "mean", "low", "high"} <= set(record["curves"][0])
-    assert both.provenance["evaluations"] == sum(c.evaluations for c in both.curves)
+    assert both.provenance.cost.evaluations == sum(c.evaluations for c in both.curves)
 
 
 def test_volumes_and_other_grids() -> None:

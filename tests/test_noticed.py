@@ -35,7 +35,7 @@ def test_copies_are_moved_back_the_way_they_came() -> None:
     # A map that moves with the scan is the same again once it is moved back.
     assert float(found.heatmap.max()) > 0.1
     assert float(found.standard_error.max()) < 1e-6
-    assert found.provenance["error_bars"]["moved"] == [[0, 0]] * 4
+    assert found.provenance.error_bars.moved == ((0, 0),) * 4
 
 
 def test_another_seed_is_another_seed() -> None:

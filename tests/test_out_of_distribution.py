@@ -97,7 +97,7 @@ def test_a_black_patch_is_doubted_and_a_mean_one_is_not() -> None:
             scan, classifier, target=0, watch="logit", on_step=watcher,
             method=Occlusion(patch=4, stride=4, removal=removal),
         )  # fmt: skip
-        found[name] = watcher.doubt(one.provenance["question"]["score"])
+        found[name] = watcher.doubt(one.provenance.question.score)
     assert found["black"].share == 1
     assert "like nothing the model has seen" in str(found["black"].facts["warning"])
     assert found["mean"].share == 0

@@ -49,9 +49,9 @@ def test_the_command_and_python_give_the_same_answer(tmp_path: Path, capsys: pyt
     theirs = Explanation.load(tmp_path / "explanation.lucency")
     assert sha(theirs.heatmap) == sha(ours.heatmap) == sha(np.load(tmp_path / "heatmap.npy"))
     assert theirs.verdict == ours.verdict
-    assert said["verdict"]["text"] == ours.verdict["text"]
+    assert said["verdict"]["text"] == ours.verdict.text
     assert said["removal"]["name"] == ours.removal == "healthy"
-    assert ours.provenance["removal"]["reason"] == "the default for occlusion of the shipped chest models"
+    assert ours.provenance.removal.reason == "the default for occlusion of the shipped chest models"
     assert theirs.notices == ours.notices
     assert "out-of-distribution evidence" in ours.facts
 
@@ -70,7 +70,7 @@ def test_a_scan_is_whatever_holds_one(kind: str, tmp_path: Path) -> None:
         "scan": Scan.from_array(grey),
     }[kind]
     found = explain(given, window(), target=0, patch=4)
-    assert found.provenance["scan"]["sha256"] == Scan.from_array(grey).sha256
+    assert found.provenance.scan.sha256 == Scan.from_array(grey).sha256
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -104,14 +104,14 @@ def test_a_removal_is_a_name_or_a_value(what: object, wanted: Removal) -> None:
     found = explain(scan(), window(), target=0, patch=4, removal=what)
     same = explain(scan(), window(), target=0, method=Occlusion(patch=4, removal=wanted))
     assert sha(found.heatmap) == sha(same.heatmap)
-    assert found.provenance["removal"]["reason"] == "asked for"
+    assert found.provenance.removal.reason == "asked for"
 
 
 def test_a_picture_stands_where_something_is_removed() -> None:
     grey = np.full((24, 20), 0.25, np.float32)
     found = explain(scan(), window(), target=0, patch=4, removal=grey)
     assert sha(found.heatmap) == sha(explain(scan(), window(), target=0, patch=4, removal=0.25).heatmap)
-    kept = found.provenance["method"]["parameters"]["removal"]["parameters"]["pixels"]
+    kept = found.provenance.method.parameters["removal"]["parameters"]["pixels"]
     assert kept == {"shape": [24, 20], "sha256": hashlib.sha256(grey.tobytes()).hexdigest()}
     assert repr(Picture(torch.from_numpy(grey))).startswith("Picture(24 x 20, sha256 ")
     with pytest.raises(ParameterError, match="does not fit"):
@@ -125,8 +125,8 @@ def test_a_picture_stands_where_something_is_removed() -> None:
 def test_a_method_that_is_handed_over_keeps_its_removal() -> None:
     how = Occlusion(patch=32, removal=Constant(0.1))
     found = explain(DEMO, "lucency:phantom", target="effusion", method=how)
-    assert found.provenance["method"]["parameters"]["removal"] == {"name": "constant", "parameters": {"value": 0.1}}
-    assert "handed over" in found.provenance["removal"]["reason"]
+    assert found.provenance.method.parameters["removal"] == {"name": "constant", "parameters": {"value": 0.1}}
+    assert "handed over" in found.provenance.removal.reason
 
 
 def test_one_explainer_many_scans_and_nothing_left_between_them() -> None:
@@ -154,7 +154,7 @@ def test_the_steps_lead_to_the_same_answer_and_may_be_left_early() -> None:
     early = Explainer(window(), method=Lime(samples=400)).steps(scan(), 0)
     next(iter(early))
     assert not early.explanation.complete
-    assert early.explanation.verdict["text"]
+    assert early.explanation.verdict.text
 
 
 def test_a_run_in_the_middle_of_another_is_refused_and_one_that_is_closed_is_not_in_the_way() -> None:
@@ -199,7 +199,7 @@ def test_a_flat_map_has_no_peak_and_says_so() -> None:
     blind = classifier_of(Window((4, 10), (6, 12)))
     found = explain(Scan(torch.zeros(1, 24, 20)), blind, target=0, patch=4, removal=0.0)
     assert found.peak is None
-    assert "Nothing reacted" in found.verdict["text"]
+    assert "Nothing reacted" in found.verdict.text
     assert "flat map" in repr(found)
 
 

@@ -25,11 +25,12 @@ from lucency import Explanation, Scan, explain
 from lucency.classifier import Classifier
 from lucency.classifier.base import Fit
 from lucency.errors import OutputError, ParameterError
-from lucency.methods import Step, Trials
+from lucency.methods import METHODS, Step, Trials
 from lucency.methods.integrated_gradients import IntegratedGradients
 from lucency.methods.lime import Lime
 from lucency.methods.occlusion import Occlusion
 from lucency.metrics import Curve, evaluate, localise
+from lucency.records import VerdictRecord
 from lucency.removal import Mean, Noise
 from lucency.render import (
     Compared,
@@ -296,13 +297,13 @@ def test_odd_shapes_and_volumes(shape: tuple[int, ...], tmp_path: Path) -> None:
 def test_a_class_name_is_no_formula_and_no_markup(tmp_path: Path) -> None:
     explanation, _ = explained()
     name = "<script>alert(1)</script> $\\frac{"
-    question = explanation.provenance["question"] | {"name": name, "label": name}
+    question = dataclasses.replace(explanation.provenance.question, name=name, label=name)
     bad = dataclasses.replace(
         explanation,
         probabilities={name: 0.5, "<b>": 0.5},
-        provenance=dict(explanation.provenance) | {"question": question},
+        provenance=dataclasses.replace(explanation.provenance, question=question),
         facts={"<i>": "<img src=x>", "warning": "<u>"},
-        verdict={"text": "<em>"},
+        verdict=VerdictRecord("<em>", ()),
         notices=("<s>",),
     )
     save_overlay(bad, tmp_path / "o.png")
@@ -477,8 +478,8 @@ def test_what_is_not_made_of_sharp_patches_is_drawn_as_it_is() -> None:
     patches = patches_of(sharp)
     assert patches is not None
     assert patches.region == ((4, 30), (6, 28))
-    parameters = {"parameters": {"patch": "8 parsecs"}}
-    other = {**sharp.provenance, "method": {**sharp.provenance["method"], **parameters}}
+    method = dataclasses.replace(sharp.provenance.method, parameters={"patch": "8 parsecs"})
+    other = dataclasses.replace(sharp.provenance, method=method)
     assert patches_of(dataclasses.replace(sharp, provenance=other)) is None
 
 
@@ -515,12 +516,13 @@ def agreeing(at: tuple[int, int], title: str, place: str = "", name: str = "occl
     explanation, _ = explained((40, 40), method=Occlusion(patch=20, stride=20))
     heatmap = np.zeros((40, 40), np.float32)
     heatmap[at[0] : at[0] + 8, at[1] : at[1] + 8] = 1
-    method = {**explanation.provenance["method"], "title": title, "name": name}
+    locates = METHODS[name].locates
+    method = dataclasses.replace(explanation.provenance.method, title=title, name=name, locates=locates)
     return dataclasses.replace(
         explanation,
         heatmap=heatmap,
-        provenance={**explanation.provenance, "method": method},
-        verdict={"place": place},
+        provenance=dataclasses.replace(explanation.provenance, method=method),
+        verdict=VerdictRecord("", (), place=place),
     )
 
 

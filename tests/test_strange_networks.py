@@ -382,7 +382,7 @@ def test_a_fault_that_shows_at_some_batch_size_only(fault: str, monkeypatch: pyt
         plain = classifier_of(Plain())
         expected = mapped(method, plain, engine=Engine(plain, seed=3, windows=False))
         assert same(found, expected)
-        assert found.provenance["evaluations"] == expected.provenance["evaluations"]
+        assert found.provenance.cost.evaluations == expected.provenance.cost.evaluations
     assert calls
     seen = len(calls)
     mapped("rise", classifier, engine=machine)
@@ -538,7 +538,7 @@ def test_how_pytorch_is_set_up_around_it_does_not_reach_the_map(name: str, calle
         scan = Scan(scan_of().pixels.clone()) if caller == "inference_mode" else scan_of_outside
         found = explain(scan, classifier, target=1, method=cheap(name), seed=3)
     assert np.array_equal(found.heatmap, expected.heatmap)
-    assert found.provenance["question"]["score"] == expected.provenance["question"]["score"]
+    assert found.provenance.question.score == expected.provenance.question.score
 
 
 scan_of_outside = scan_of()

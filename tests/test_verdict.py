@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,16 @@ from torch import nn
 
 from lucency import Explanation, Scan, explain
 from lucency.checks import hits
-from lucency.checks.verdict import Verdict, judge, moved, percent, strongest
+from lucency.checks.verdict import judge, moved, percent, strongest, worded
 from lucency.engine import Engine
 from lucency.error_bars import shifted
+from lucency.explanation import method_record
 from lucency.lungs import lung_fields, places
 from lucency.methods import METHODS
 from lucency.methods.occlusion import Occlusion
 from lucency.methods.rise import Rise
 from lucency.phantom import Phantom, simulate
+from lucency.records import Cost, MethodRecord, ModelRecord, Provenance, QuestionRecord, ScanRecord
 from lucency.removal import Constant
 from nets import classifier_of
 
@@ -42,12 +43,19 @@ def phantom() -> Phantom:
 
 def said(heatmap: np.typing.NDArray[Any], pixels: np.typing.NDArray[Any], **more: Any) -> Explanation:
     """An explanation with this map of this film."""
-    provenance: Mapping[str, Any] = {
-        "question": {"name": "effusion", "watch": "probability", "label": "probability of effusion"},
-        "scan": {"spacing": None, "sha256": ""},
-        "method": {"title": "Test"},
-        "complete": True,
-    }
+    provenance = Provenance(
+        scan=ScanRecord("test", "", pixels.shape, None),
+        model=ModelRecord("test", "", (), ()),
+        question=QuestionRecord(0, "effusion", "probability", "probability of effusion", 0.97),
+        method=MethodRecord("test", "Test", "", ""),
+        seed=0,
+        device="cpu",
+        budget=None,
+        complete=True,
+        cost=Cost(),
+        made="",
+        versions={},
+    )
     given = {"standard_error": None, "facts": {}, "probabilities": {"effusion": 0.97}} | more
     return Explanation(
         heatmap=heatmap.astype(np.float32),
@@ -116,7 +124,7 @@ def test_without_lungs_there_are_coordinates_only() -> None:
         "Nothing on this scan supports effusion (probability 97.0 %). What reacted speaks ag"
     )
     early = said(np.zeros((64, 64)), noise)
-    early = dataclasses.replace(early, provenance={**early.provenance, "complete": False})
+    early = dataclasses.replace(early, provenance=dataclasses.replace(early.provenance, complete=False))
     assert judge(early).text.startswith("The method was stopped before it found anything: the map of effusion")
 
 
@@ -170,7 +178,7 @@ def test_what_the_region_explains_is_measured() -> None:
 def test_a_region_that_does_not_support_the_answer_is_not_said_to_decide(phantom: Phantom) -> None:
     verdict = judge(said(phantom.truth_mm, phantom.image))
     for probability, without, words in ((0.3, 0.8, "rises instead"), (0.0, 0.0, "stays"), (0.9, 0.89, "stays")):
-        text = dataclasses.replace(verdict, probability=probability, without=without).headline
+        text = worded(dataclasses.replace(verdict, probability=probability, without=without)).headline
         assert words in text
         assert "no single place decides" in text
 
@@ -219,7 +227,7 @@ def test_the_shape_at_other_places_is_the_same_shape() -> None:
 def test_methods_that_do_not_locate_name_no_place(name: str, phantom: Phantom) -> None:
     told = said(phantom.truth_mm, phantom.image)
     told = dataclasses.replace(
-        told, provenance={**told.provenance, "method": {"title": METHODS[name].title, "name": name}}
+        told, provenance=dataclasses.replace(told.provenance, method=method_record(METHODS[name], {}))
     )
     verdict = judge(told)
     unplaced = name in (
@@ -264,10 +272,9 @@ def test_what_was_measured_of_such_maps_is_quoted(phantom: Phantom, monkeypatch:
 
     def of(patch: int, fingerprint: str = "f") -> Explanation:
         told = said(phantom.truth_mm, phantom.image)
-        method = {"title": "T", "name": "occlusion", "parameters": {"patch": patch, "removal": {"name": "blur"}}}
-        return dataclasses.replace(
-            told, provenance={**told.provenance, "method": method, "model": {"fingerprint": fingerprint}}
-        )
+        method = method_record(Occlusion, {"patch": patch, "removal": {"name": "blur"}})
+        model = dataclasses.replace(told.provenance.model, fingerprint=fingerprint)
+        return dataclasses.replace(told, provenance=dataclasses.replace(told.provenance, method=method, model=model))
 
     text = judge(of(16)).text
     assert "on 50 films with a box the maximum of such maps lay on it in 30" in text
@@ -296,7 +303,7 @@ def test_error_bars_come_from_moved_copies() -> None:
     how = Occlusion(patch=8, stride=4)
     plain = explain(scan, classifier, target=0, method=how, device="cpu")
     assert plain.standard_error is None
-    assert plain.provenance["error_bars"] == {"from": "none"}
+    assert plain.provenance.error_bars.source == "none"
     done: list[str] = []
     found = explain(
         scan,
@@ -313,14 +320,14 @@ def test_error_bars_come_from_moved_copies() -> None:
     assert again.standard_error is not None
     assert np.array_equal(found.standard_error, again.standard_error)
     assert [said for said in done if "copy" in said] == [f"error bars, copy {n} of 4" for n in (1, 2, 3, 4)]
-    bars = found.provenance["error_bars"]
-    assert (bars["from"], bars["copies"]) == ("copies", 4)
-    assert bars["evaluations"] == pytest.approx(4 * found.provenance["evaluations"], abs=4)
+    bars = found.provenance.error_bars
+    assert (bars.source, bars.copies) == ("copies", 4)
+    assert bars.cost.evaluations == pytest.approx(4 * found.provenance.cost.evaluations, abs=4)
     # Away from what the network reads nothing reacts, wherever the scan is moved to.
     assert found.standard_error[:8, 20:].max() == 0
     assert found.standard_error[20:28, 4:12].max() > 0
     sampled = explain(scan, classifier, target=0, method=Rise(samples=32), device="cpu", error_bars=4)
-    assert sampled.provenance["error_bars"] == {"from": "method"}
+    assert sampled.provenance.error_bars.source == "method"
 
 
 def test_moved_copies_are_moved_copies() -> None:
@@ -338,9 +345,9 @@ def test_moved_copies_are_moved_copies() -> None:
 def test_the_verdict_is_kept_with_the_explanation(tmp_path: Path) -> None:
     classifier, scan = classifier_of(Corner(), 2), Scan(torch.rand(1, 32, 32))
     explanation = explain(scan, classifier, target=0, method=Occlusion(patch=16), device="cpu")
-    verdict: Verdict = judge(explanation, scan=scan, engine=Engine(classifier, device="cpu"), removal=Constant())
-    kept = dataclasses.replace(explanation, verdict=verdict.as_dict())
-    assert Explanation.load(kept.save(tmp_path / "x.lucency")).verdict["text"] == verdict.text
+    verdict = judge(explanation, scan=scan, engine=Engine(classifier, device="cpu"), removal=Constant())
+    kept = dataclasses.replace(explanation, verdict=verdict)
+    assert Explanation.load(kept.save(tmp_path / "x.lucency")).verdict == verdict
 
 
 def test_shares_are_not_more_exact_than_they_are() -> None:

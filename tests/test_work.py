@@ -67,8 +67,8 @@ def test_the_record_of_a_method_says_what_the_model_saw(name: str, target: int |
             with Meter() as meter:
                 found = attribute(scan(), engine, cheap(name), target=target)
             assert network.seen == meter.evaluations + meter.overhead
-            assert meter.evaluations == found.provenance["evaluations"]
-            assert meter.gradients == found.provenance["gradients"]
+            assert meter.evaluations == found.provenance.cost.evaluations
+            assert meter.gradients == found.provenance.cost.gradients
             if met:
                 assert meter.overhead == 0
 
@@ -78,7 +78,7 @@ def test_a_traced_network_is_counted_as_the_network_itself() -> None:
     for windows in (False, True):
         classifier, how = classifier_of("softmax", 2), cheap("occlusion")
         engine = Engine(classifier, windows=windows)
-        costs.append([attribute(scan(), engine, how, target=1).provenance["evaluations"] for _ in range(2)])
+        costs.append([attribute(scan(), engine, how, target=1).provenance.cost.evaluations for _ in range(2)])
         assert bool(engine.checked) == windows
     assert costs[0] == costs[1]
 

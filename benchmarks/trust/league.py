@@ -101,8 +101,8 @@ def measure(seed: int, tuning: bool, name: str, engine: Engine, target: str) -> 
         else:
             one = attribute(scan, engine, how, target=target)
             heatmap = one.heatmap
-            record |= {key: one.provenance[key] for key in ("evaluations", "gradients")}
-            record |= {"probability": one.probability, "parameters": one.provenance["method"]["parameters"]}
+            record |= {"evaluations": one.provenance.cost.evaluations, "gradients": one.provenance.cost.gradients}
+            record |= {"probability": one.probability, "parameters": one.provenance.method.parameters}
         # Of the process and not of the clock on the wall: the machine may be shared.
         record["seconds"] = time.process_time() - started
         record |= localise(heatmap, truth).as_dict()

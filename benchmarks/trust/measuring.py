@@ -173,7 +173,7 @@ def map_row(
         one = attribute(case.scan, engine, method, target=target, watch=watch)
         # Of the process and not of the clock on the wall: the machine may be shared.
         row: Record = {"seconds": time.process_time() - started}
-        row |= {key: one.provenance[key] for key in ("evaluations", "gradients")}
+        row |= {"evaluations": one.provenance.cost.evaluations, "gradients": one.provenance.cost.gradients}
         row |= {"probability": one.probability, **localise(one.heatmap, case.truth).as_dict()}
         row["ious"] = [round(iou(one.heatmap, case.truth, threshold), 4) for threshold in THRESHOLDS]
         if gold is not None:

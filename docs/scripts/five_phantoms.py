@@ -63,7 +63,7 @@ def main(folder: Path) -> None:
     for i, tile in enumerate(tiles):
         sheet.paste(tile, (i % 3 * SIDE, i // 3 * tiles[0].height))
     sheet.save(ROOT / "docs" / "images" / "five-phantoms.webp", quality=85)
-    weights = Explanation.load(folder / str(PATIENTS[0][0]) / "explanation.lucency").provenance["model"]["fingerprint"]
+    weights = Explanation.load(folder / str(PATIENTS[0][0]) / "explanation.lucency").provenance.model.fingerprint
     made = f"Weights of `lucency:phantom`: {weights[:12]}."
     page = "\n".join(
         [HEAD + "\n".join(rows), "", made, "", "![The five maps over their scans](images/five-phantoms.webp)", ""]

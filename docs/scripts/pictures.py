@@ -63,7 +63,7 @@ def main(names: list[str]) -> None:
         how = Meaningful(removal=Mean()) if name == "meaningful" else name
         explanation = lucency.explain(scan, classifier, target="effusion", method=how, on_step=recorder)
         save_animation(explanation, recorder, IMAGES / f"{name}.webp")
-        print(f"{name}: {explanation.provenance['seconds']:.1f} s, maximum at {explanation.peak}", flush=True)
+        print(f"{name}: {explanation.provenance.cost.seconds:.1f} s, maximum at {explanation.peak}", flush=True)
 
 
 if __name__ == "__main__":

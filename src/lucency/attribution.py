@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import threading
 import time
@@ -14,12 +13,13 @@ import numpy as np
 import torch
 
 from lucency.asking import undisturbed
-from lucency.classifier import Classifier
+from lucency.classifier import Classifier, Frame
 from lucency.engine import Engine
 from lucency.errors import ModelError, ParameterError, ScanError
-from lucency.explanation import Explanation, Map, describe
+from lucency.explanation import Explanation, Map, describe, method_record
 from lucency.methods import Method, Step, method_named
 from lucency.privacy import shown_source
+from lucency.records import Cost, ErrorBars, ModelRecord, Provenance, QuestionRecord, ScanRecord
 from lucency.scan import Scan
 from lucency.work import Meter, Work, parse_budget
 
@@ -128,44 +128,39 @@ class Attribution:
             also={name: self.on_scan(m) for name, m in step.also.items()},
             probabilities=self._probabilities,
             facts=facts,
-            provenance={
-                "scan": {
-                    "source": shown_source(self.scan.source),
-                    "sha256": self.scan.sha256,
-                    "shape": list(self.scan.shape),
-                    "spacing": self.scan.spacing,
-                },
-                "model": {
-                    "name": classifier.name,
-                    "fingerprint": classifier.fingerprint,
-                    "grid": list(frame.grid),
-                    "margins": [list(pair) for pair in frame.margins],
-                },
-                "question": dataclasses.asdict(self.question) | {"label": self.question.label, "score": self._score},
-                "method": {
-                    "name": self.method.name,
-                    "title": self.method.title,
-                    "paper": self.method.paper,
-                    "unit": self.method.unit,
-                    **describe(self.method),
-                },
-                "seed": self.engine.seed,
-                "device": str(self.engine.device),
-                "budget": self._seconds,
-                "complete": step.done >= 1,
-                "evaluations": step.evaluations,
-                "gradients": step.gradients,
-                "seconds": self.work.seconds,
-                "error_bars": {"from": "none" if error is None else "method"},
-                "made": datetime.now(UTC).isoformat(timespec="seconds"),
-                "versions": {
+            provenance=Provenance(
+                scan=scan_record(self.scan),
+                model=model_record(classifier, frame),
+                question=QuestionRecord(
+                    self.question.target, self.question.name, self.question.watch, self.question.label, self._score
+                ),
+                method=method_record(self.method, describe(self.method).get("parameters", {})),
+                seed=self.engine.seed,
+                device=str(self.engine.device),
+                budget=self._seconds,
+                complete=step.done >= 1,
+                cost=Cost(step.evaluations, step.gradients, self.work.seconds),
+                error_bars=ErrorBars("none" if error is None else "method"),
+                made=datetime.now(UTC).isoformat(timespec="seconds"),
+                versions={
                     "lucency": version("lucency"),
                     "torch": torch.__version__,
                     "numpy": np.__version__,
                     "python": platform.python_version(),
                 },
-            },
+            ),
         )
+
+
+def scan_record(scan: Scan) -> ScanRecord:
+    """What is remembered of a scan."""
+    return ScanRecord(shown_source(scan.source), scan.sha256, scan.shape, scan.spacing)
+
+
+def model_record(classifier: Classifier, frame: Frame) -> ModelRecord:
+    """What is remembered of a classifier that reads a scan which lies in ``frame``."""
+    margins = tuple((before, after) for before, after in frame.margins)
+    return ModelRecord(classifier.name, classifier.fingerprint, tuple(frame.grid), margins)
 
 
 def attribute(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from lucency.attribution import attribute
 from lucency.engine import Engine
 from lucency.explanation import Explanation
 from lucency.methods import Method
+from lucency.records import Cost, ErrorBars
 from lucency.scan import Scan
 
 SHIFT = 0.02
@@ -47,7 +47,7 @@ def with_error_bars(
     started = time.perf_counter()
     about = explanation.provenance
     maps, peaks = [explanation.heatmap], [explanation.peak]
-    bars: dict[str, Any] = {"from": "copies", "evaluations": 0, "gradients": 0}
+    spent = Cost()
     for copy, offset in shifted(scan, copies, seed=engine.seed):
         if cancel is not None and cancel.is_set():
             break
@@ -55,31 +55,31 @@ def with_error_bars(
             copy,
             engine.seeded(engine.seed + len(maps)),
             method,
-            target=about["question"]["target"],
-            watch=about["question"]["watch"],
-            budget=about["budget"],
+            target=about.question.target,
+            watch=about.question.watch,
+            budget=about.budget,
             cancel=cancel,
         )
         if cancel is not None and cancel.is_set():
             break
         heatmap = moved(torch.from_numpy(again.heatmap)[None], [-o for o in offset])[0].numpy()
         maps.append(heatmap)
-        peaks.append(dataclasses.replace(again, heatmap=heatmap).peak)
-        bars["evaluations"] += again.provenance["evaluations"]
-        bars["gradients"] += again.provenance["gradients"]
+        peaks.append(replace(again, heatmap=heatmap).peak)
+        spent += again.provenance.cost
         if on_copy is not None:
             on_copy(len(maps) - 1)
-    bars |= {"copies": len(maps) - 1, "seconds": time.perf_counter() - started}
-    error = None
+    error, apart = None, None
     if len(maps) > 1:
         error = np.std(maps, axis=0, ddof=1, dtype=np.float32)
         first = peaks[0]
-        bars["moved"] = [
-            [a - b for a, b in zip(peak, first, strict=True)]
+        apart = tuple(
+            tuple(a - b for a, b in zip(peak, first, strict=True))
             for peak in peaks[1:]
             if peak is not None and first is not None
-        ]
-    return dataclasses.replace(explanation, standard_error=error, provenance={**about, "error_bars": bars})
+        )
+    bars = ErrorBars("copies", len(maps) - 1, replace(spent, seconds=time.perf_counter() - started), apart)
+    provenance = replace(about, error_bars=bars)
+    return replace(explanation, standard_error=error, provenance=provenance)
 
 
 def shifted(scan: Scan, copies: int, *, seed: int = 0) -> Iterator[tuple[Scan, list[int]]]:
@@ -93,7 +93,7 @@ def shifted(scan: Scan, copies: int, *, seed: int = 0) -> Iterator[tuple[Scan, l
         offset = [0] * len(most)
         while not any(offset):
             offset = [int(torch.randint(-m, m + 1, (1,), generator=generator)) for m in most]
-        yield dataclasses.replace(scan, pixels=moved(scan.pixels, offset)), offset
+        yield replace(scan, pixels=moved(scan.pixels, offset)), offset
 
 
 def moved(pixels: torch.Tensor, offset: Sequence[int]) -> torch.Tensor:

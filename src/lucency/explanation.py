@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lucency import explanation_file
-from lucency.methods import Step
+from lucency.methods import METHODS, Method, Step
 from lucency.privacy import shown_source
+from lucency.records import FORMAT, Contents, MethodRecord, Provenance, VerdictRecord
 from lucency.writing import results
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ class Explanation:
         heatmap: float32 ``[*spatial]`` on the scan's own grid, signed; positive = supports the answer.
         pixels: float32 ``[C, *spatial]``, the scan as displayed, 0..1.
         standard_error: float32 ``[*spatial]`` of the heatmap, from the method or from shifted copies of the scan, or
-            ``None`` where neither was asked; ``provenance["error_bars"]`` says which.
+            ``None`` where neither was asked; ``provenance.error_bars`` says which.
         also: further maps by name, each float32 ``[*spatial]``.
         probabilities: the classifier's probability of each class on the clean scan; empty where it measures something.
         facts: what the method found out about its own map (R², completeness gap, ...).
         provenance: what is needed to repeat it: hashes, method, parameters, seed, versions, device, cost.
-        verdict: where, how strongly and how sure, as :func:`lucency.checks.verdict.judge` put it; empty before that.
+        verdict: where, how strongly and how sure, as :func:`lucency.checks.verdict.judge` put it; ``None`` before that.
     """
 
     heatmap: Map
@@ -48,15 +49,15 @@ class Explanation:
     also: Mapping[str, Map]
     probabilities: Mapping[str, float]
     facts: Mapping[str, float | int | str | bool]
-    provenance: Mapping[str, Any]
-    verdict: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance
+    verdict: VerdictRecord | None = None
     notices: tuple[str, ...] = ()
     steps: tuple[Step, ...] = field(default=(), repr=False)
 
     @property
     def target(self) -> str:
         """The class that is explained."""
-        return str(self.provenance["question"]["name"])
+        return self.provenance.question.name
 
     @property
     def probability(self) -> float:
@@ -67,7 +68,7 @@ class Explanation:
     def answer(self) -> str:
         """What the classifier says of the clean scan, in words: the probability, or the number that it measures."""
         if math.isnan(self.probability):
-            return f"{self.provenance['question']['score']:.4g}"
+            return f"{self.provenance.question.score:.4g}"
         return f"probability {self.probability:.3f}"
 
     @property
@@ -81,22 +82,21 @@ class Explanation:
     @property
     def removal(self) -> str:
         """The name of what stood where something was removed; empty for a method without a removal."""
-        standing = self.provenance["method"].get("parameters", {}).get("removal")
-        return str(standing.get("name", "")) if isinstance(standing, dict) else ""
+        return self.provenance.method.removal
 
     @property
     def complete(self) -> bool:
         """Whether the method ran to its end, rather than into its budget or a cancellation."""
-        return bool(self.provenance["complete"])
+        return self.provenance.complete
 
     def __repr__(self) -> str:
         about = self.provenance
         size = " x ".join(map(str, self.heatmap.shape))
         where = "flat map" if self.peak is None else f"peak at {self.peak}"
         return (
-            f"Explanation({self.target!r}, {self.answer} by {about['model']['name']}; "
-            f"{about['method']['title']}, {size}, {where}, {about['evaluations']} evaluations, "
-            f"{about['seconds']:.1f} s{'' if self.complete else ', not finished'})"
+            f"Explanation({self.target!r}, {self.answer} by {about.model.name}; "
+            f"{about.method.title}, {size}, {where}, {about.cost.evaluations} evaluations, "
+            f"{about.cost.seconds:.1f} s{'' if self.complete else ', not finished'})"
         )
 
     def _repr_html_(self) -> str | None:
@@ -109,9 +109,9 @@ class Explanation:
 
     def anonymous(self) -> Explanation:
         """The same with a hash of the pixels in place of the name of the scan's file."""
-        scan = self.provenance["scan"]
-        kept = {**scan, "source": shown_source(scan["source"], scan["sha256"], anonymous=True)}
-        return dataclasses.replace(self, provenance={**self.provenance, "scan": kept})
+        scan = self.provenance.scan
+        kept = dataclasses.replace(scan, source=shown_source(scan.source, scan.sha256, anonymous=True))
+        return dataclasses.replace(self, provenance=dataclasses.replace(self.provenance, scan=kept))
 
     def overlay(self, **how: Any) -> Figure:
         """The map over the scan as a matplotlib figure, see :func:`lucency.render.overlay`.
@@ -151,15 +151,10 @@ class Explanation:
         if self.standard_error is not None:
             arrays["standard_error"] = self.standard_error
         arrays |= {f"also_{i}": m for i, m in enumerate(self.also.values())}
-        record = {
-            "also": list(self.also),
-            "probabilities": self.probabilities,
-            "facts": self.facts,
-            "provenance": self.provenance,
-            "verdict": self.verdict,
-            "notices": list(self.notices),
-        }
-        return explanation_file.save(path, arrays, record)
+        contents = Contents(
+            tuple(self.also), self.probabilities, self.facts, self.provenance, self.verdict, self.notices
+        )
+        return explanation_file.save(path, arrays, contents)
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
@@ -168,18 +163,43 @@ class Explanation:
         Raises:
             OutputError: when the file is missing, damaged, too large or something else.
         """
-        arrays, record = explanation_file.load(path)
+        arrays, contents = explanation_file.load(path)
         return cls(
             arrays["heatmap"],
             arrays["pixels"],
             arrays.get("standard_error"),
-            {name: arrays[f"also_{i}"] for i, name in enumerate(record["also"])},
-            record["probabilities"],
-            record["facts"],
-            record["provenance"],
-            record.get("verdict", {}),
-            tuple(record.get("notices", ())),
+            {name: arrays[f"also_{i}"] for i, name in enumerate(contents.also)},
+            contents.probabilities,
+            contents.facts,
+            _of_today(contents.provenance),
+            contents.verdict,
+            contents.notices,
         )
+
+
+def _of_today(provenance: Provenance) -> Provenance:
+    """Of a file by Lucency 0.1.0, with what a method says of its maps, as far as the method is known."""
+    cls, record = METHODS.get(provenance.method.name), provenance.method
+    if provenance.format == FORMAT or cls is None:
+        return dataclasses.replace(provenance, format=FORMAT)
+    said = method_record(cls, record.parameters)
+    method = dataclasses.replace(record, panel=said.panel, axes=said.axes, locates=said.locates, grainy=said.grainy)
+    return dataclasses.replace(provenance, method=method, format=FORMAT)
+
+
+def method_record(method: Method | type[Method], parameters: Mapping[str, Any]) -> MethodRecord:
+    """What is remembered of a method with these parameters, which are plain JSON values."""
+    return MethodRecord(
+        name=method.name,
+        title=method.title,
+        paper=method.paper,
+        unit=method.unit,
+        panel=method.panel,
+        axes=method.axes,
+        locates=method.locates,
+        grainy=method.grainy,
+        parameters=parameters,
+    )
 
 
 def peak_of(heatmap: Map) -> tuple[int, ...] | None:

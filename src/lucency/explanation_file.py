@@ -14,14 +14,15 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lucency.errors import OutputError
+from lucency.records import Contents, Provenance
 from lucency.writing import whole
 
 Map = NDArray[np.float32]
@@ -32,7 +33,6 @@ MOST_VALUES = 2**28
 MOST_ARRAYS = 100
 MOST_JSON = 2**24
 """Bytes of ``explanation.json``."""
-MOST_TEXT = 100_000
 DEFLATE = 1040
 """No deflated stream grows by more than this."""
 _RECORD = "explanation.json"
@@ -42,13 +42,13 @@ _HEADER = re.compile(
 )
 
 
-def save(path: str | Path, arrays: Mapping[str, Map], record: Mapping[str, Any]) -> Path:
-    """Writes arrays and a record of plain values; numbers that are not finite become null.
+def save(path: str | Path, arrays: Mapping[str, Map], contents: Contents) -> Path:
+    """Writes arrays and what is said about them; numbers that are not finite become null.
 
     Raises:
         OutputError: when the file cannot be written; what was there before is there still.
     """
-    text = json.dumps(_finite({"format": FORMAT, **record}), indent=1, allow_nan=False)
+    text = json.dumps({"format": FORMAT, **contents.as_dict()}, indent=1, allow_nan=False)
     with whole(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_RECORD, text)
         for name, array in arrays.items():
@@ -58,10 +58,10 @@ def save(path: str | Path, arrays: Mapping[str, Map], record: Mapping[str, Any])
     return Path(path)
 
 
-def load(path: str | Path) -> tuple[dict[str, Map], dict[str, Any]]:
-    """Reads what :func:`save` wrote: float32 arrays by name, and the record.
+def load(path: str | Path) -> tuple[dict[str, Map], Contents]:
+    """Reads what :func:`save` wrote: float32 arrays by name, and what is said about them.
 
-    ``heatmap``, ``pixels`` and, for each name in ``record["also"]``, ``also_0``, ... are there; all fit together and
+    ``heatmap``, ``pixels`` and, for each name in ``contents.also``, ``also_0``, ... are there; all fit together and
     are finite.
 
     Raises:
@@ -71,10 +71,10 @@ def load(path: str | Path) -> tuple[dict[str, Map], dict[str, Any]]:
     try:
         with _opened(path) as file, zipfile.ZipFile(file) as archive:
             members = _members(archive)
-            record = _record(archive, members[_RECORD])
-            arrays = _arrays(archive, members, record)
-        _fit_together(arrays, record)
-        return arrays, record
+            contents = _contents(archive, members[_RECORD])
+            arrays = _arrays(archive, members, contents)
+        _fit_together(arrays, contents.provenance)
+        return arrays, contents
     except KeyError as error:
         why = f"{error.args[0]} is missing"
     except OSError as error:
@@ -116,7 +116,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return found
 
 
-def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any]:
+def _contents(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Contents:
     with archive.open(info) as member:
         text = member.read(MOST_JSON + 1)
     if len(text) > MOST_JSON:
@@ -128,34 +128,16 @@ def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any]:
     record = json.loads(text, parse_constant=never)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{_RECORD} does not say {FORMAT}")
-    for key, fits in RECORD.items():
-        _check(record, key, fits, _RECORD)
-    about = record["provenance"]
-    for key, fits in PROVENANCE.items():
-        _check(about, key, fits, "provenance")
-    for part, keys in PARTS.items():
-        for key, fits in keys.items():
-            _check(about[part], key, fits, part)
-    if record["probabilities"] and about["question"]["name"] not in record["probabilities"]:
+    contents = Contents.read(record, _RECORD)
+    if len(contents.also) > MOST_ARRAYS - 3 or len(set(contents.also)) != len(contents.also):
+        raise ValueError(f"also in {_RECORD} is not what it should be")
+    if contents.probabilities and contents.provenance.question.name not in contents.probabilities:
         raise ValueError("it explains a class that has no probability")
-    # JSON has no word for what is not a number, and the file says null.
-    record["facts"] = {key: math.nan if value is None else value for key, value in record["facts"].items()}
-    return record
+    return contents
 
 
-def _check(record: Mapping[str, Any], key: str, fits: Callable[[Any], bool], where: str) -> None:
-    if key not in record:
-        if key in OPTIONAL:
-            return
-        raise ValueError(f"{key} is missing in {where}")
-    if not fits(record[key]):
-        raise ValueError(f"{key} in {where} is not what it should be")
-
-
-def _arrays(
-    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], record: Mapping[str, Any]
-) -> dict[str, Map]:
-    also = [f"also_{i}" for i in range(len(record["also"]))]
+def _arrays(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], contents: Contents) -> dict[str, Map]:
+    also = [f"also_{i}" for i in range(len(contents.also))]
     wanted = ["heatmap", "pixels", *(["standard_error"] if "standard_error.npy" in members else []), *also]
     left, found = MOST_VALUES, {}
     for name in wanted:
@@ -196,7 +178,7 @@ def _array(member: IO[bytes], name: str, most: int, stored: int) -> Map:
     return values.reshape(shape, order="F" if turned else "C").astype(np.float32, order="C", copy=False)
 
 
-def _fit_together(arrays: Mapping[str, Map], record: Mapping[str, Any]) -> None:
+def _fit_together(arrays: Mapping[str, Map], about: Provenance) -> None:
     heatmap, pixels = arrays["heatmap"], arrays["pixels"]
     axes = heatmap.ndim
     if axes not in (2, 3) or pixels.shape[1:] != heatmap.shape:
@@ -207,120 +189,8 @@ def _fit_together(arrays: Mapping[str, Map], record: Mapping[str, Any]) -> None:
         raise ValueError("pixels leave the range from 0 to 1")
     if "standard_error" in arrays and arrays["standard_error"].min() < 0:
         raise ValueError("a standard error is below 0")
-    scan, model = record["provenance"]["scan"], record["provenance"]["model"]
-    if tuple(scan["shape"]) != heatmap.shape or (scan["spacing"] is not None and len(scan["spacing"]) != axes):
+    scan = about.scan
+    if scan.shape != heatmap.shape or (scan.spacing is not None and len(scan.spacing) != axes):
         raise ValueError("shape and spacing of the scan do not fit its map")
-    if len(model["grid"]) != axes:
+    if len(about.model.grid) != axes or len(about.model.margins) != axes:
         raise ValueError("the grid of the model does not fit the map")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MOST_TEXT
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def _count(value: Any) -> bool:
-    return _whole(value) and bool(value >= 0)
-
-
-def _share(value: Any) -> bool:
-    return _number(value) and bool(-1e-6 <= value <= 1 + 1e-6)
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _positive(value: Any) -> bool:
-    return _number(value) and bool(value > 0)
-
-
-def _fact(value: Any) -> bool:
-    return value is None or _flag(value) or _number(value) or _text(value)
-
-
-def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or fits(value)
-
-
-def _all(fits: Callable[[Any], bool], most: int = 10_000) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and len(value) <= most and all(map(fits, value))
-
-
-def _table(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(_text, value)) and all(map(fits, value.values()))
-
-
-def _any(value: Any) -> bool:
-    return True
-
-
-def _verdict(value: Any) -> bool:
-    # Only its text is read again; the numbers are for other programs.
-    return isinstance(value, dict) and (not value or _text(value.get("text")))
-
-
-def _bars(value: Any) -> bool:
-    if not isinstance(value, dict) or not _text(value.get("from")):
-        return False
-    return _or_none(_all(_all(_whole, 3)))(value.get("moved"))
-
-
-def _names(value: Any) -> bool:
-    return _all(_text, MOST_ARRAYS - 3)(value) and len(set(value)) == len(value)
-
-
-Schema = Mapping[str, Callable[[Any], bool]]
-OPTIONAL = ("verdict", "notices", "error_bars", "parameters", "removal")
-RECORD: Schema = {
-    "also": _names,
-    "probabilities": _table(_share),
-    "facts": _table(_fact),
-    "provenance": _table(_any),
-    "verdict": _verdict,
-    "notices": _all(_text),
-}
-PROVENANCE: Schema = {
-    "scan": _table(_any),
-    "model": _table(_any),
-    "question": _table(_any),
-    "method": _table(_any),
-    "seed": _whole,
-    "device": _text,
-    "budget": _or_none(_positive),
-    "complete": _flag,
-    "evaluations": _count,
-    "gradients": _count,
-    "seconds": _number,
-    "error_bars": _bars,
-    "made": _text,
-    "removal": _table(_text),
-    "versions": _table(_text),
-}
-PARTS: Mapping[str, Schema] = {
-    "scan": {"source": _text, "sha256": _text, "shape": _all(_count, 3), "spacing": _or_none(_all(_positive, 3))},
-    "model": {"name": _text, "fingerprint": _text, "grid": _all(_count, 3), "margins": _all(_all(_count, 2), 3)},
-    "question": {"target": _count, "name": _text, "watch": _text, "label": _text, "score": _number},
-    "method": {
-        "name": _text,
-        "title": _text,
-        "paper": _text,
-        "unit": _text,
-        "parameters": _table(_any),
-    },
-}

@@ -32,6 +32,7 @@ from lucency.methods import Method, Step, method_named
 from lucency.methods.occlusion import Occlusion
 from lucency.parameters import pairs, replaced
 from lucency.reading import as_scan
+from lucency.records import RemovalRecord
 from lucency.removal import Blur, Healthy, Removal
 from lucency.scan import Scan
 from lucency.work import parse_budget
@@ -354,12 +355,10 @@ class Run:
         if explainer.sanity and sanity is None and not attribution.work.cancelled:
             self._on_progress(0.0, "sanity check")
             sanity = check([scan], engine, method, target=question.target, watch=question.watch)
-        provenance = dict(found.provenance)
-        if method.removal is not None:
-            provenance["removal"] = {"name": method.removal.name, "reason": self._reason}
+        standing = None if method.removal is None else RemovalRecord(method.removal.name, self._reason)
         found = replace(
             found,
-            provenance=provenance,
+            provenance=replace(found.provenance, removal=standing),
             notices=(*self.doubts, *scan.notices, *engine.classifier.notices, *engine.notices),
             steps=tuple(self._recorded or ()),
         )
@@ -372,7 +371,7 @@ class Run:
             # The map stands; only what hiding its strongest region does cannot be said.
             verdict = judge(found, sanity=passes, doubts=self.doubts)
             found = replace(found, notices=(*found.notices, f"The strongest region was not hidden: {error}"))
-        return replace(found, verdict=verdict.as_dict())
+        return replace(found, verdict=verdict)
 
 
 class _Turn:

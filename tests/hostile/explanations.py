@@ -239,8 +239,19 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "a seed with a fraction": (put(1.5, "provenance", "seed"), "seed in"),
     "a count below zero": (put(-1, "provenance", "evaluations"), "evaluations in"),
     "a verdict that is a text": (put("sure", "verdict"), "verdict in"),
-    "a verdict without words": (put({"text": 3}, "verdict"), "verdict in"),
-    "error bars that moved nowhere": (put({"from": "method", "moved": [None]}, "provenance", "error_bars"), "_bars in"),
+    "a verdict without words": (put({"text": 3}, "verdict"), "headline is missing in verdict"),
+    "doubts that are a number": (put(3, "verdict", "doubts"), "doubts in verdict"),
+    "a peak of four axes": (put([1, 1, 1, 1], "verdict", "peak"), "peak in verdict"),
+    "hits on no scan": (
+        put({"truth": "", "scans": 0, "peak": 0, "sided": 0, "side": 0}, "verdict", "hits"), "scans in hits"
+    ),
+    "margins of three": (put([[0, 0, 0], [0, 0]], "provenance", "model", "margins"), "margins in"),
+    "one margin": (put([[0, 0]], "provenance", "model", "margins"), "grid of the model"),
+    "a panel that there is not": (put("hologram", "provenance", "method", "panel"), "panel in method"),
+    "a record of tomorrow": (put(99, "provenance", "format"), "newer Lucency"),
+    "error bars that moved nowhere": (
+        put({"from": "method", "moved": [None]}, "provenance", "error_bars"), "moved in error_bars"
+    ),
 }  # fmt: skip
 
 

@@ -263,7 +263,7 @@ class Doubter:
 
     def noted(self, explanation: Explanation) -> Explanation:
         """The explanation that was watched, with the doubt among its facts; as it is when nothing was perturbed."""
-        clean = float(explanation.provenance["question"]["score"])
+        clean = explanation.provenance.question.score
         if all(abs(step.score - clean) < UNMOVED for _, _, step in self._lowest + self._highest):
             # A gradient or an activation map takes nothing away, so no perturbed scan stands behind it.
             return explanation

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,13 +12,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from lucency.checks.hits import Hits, known_hits
+from lucency.checks.hits import known_hits, sentence, tells
 from lucency.checks.out_of_distribution import LEVEL
 from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.explanation import Explanation
 from lucency.lungs import lung_fields, places
-from lucency.methods import METHODS
+from lucency.records import VerdictRecord
 from lucency.removal import Removal
 from lucency.scan import Scan
 
@@ -43,83 +41,25 @@ ASTRAY = 0.4
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The numbers behind the words.
+class _Words:
+    """What the numbers of a verdict are in words."""
 
-    Attributes:
-        target: the class.
-        probability: of it, on the clean scan.
-        called: whether that is the model's answer: one half or more, or the most probable of exclusive classes.
-        watched: what was watched, when that is not the class: a unit of a layer.
-        method: the title of the method.
-        locates: whether maps of this method show where the evidence for a class lies, as far as is known.
-        reacted: whether the map is anything but flat.
-        place: the name of the place of the strongest region; empty where none can be named.
-        zone, side: the same in parts; the side is the patient's.
-        peak: index of the map's maximum on the scan; ``None`` for a flat map.
-        shares: share of the supporting evidence in each named place, the largest first, or empty.
-        area: share of the scan that the strongest region takes.
-        evidence: share of the supporting evidence in it.
-        without: the probability when the strongest region is hidden, if that was asked.
-        elsewhere: the probabilities when the same shape is hidden at other places instead.
-        level: one of the words of :data:`LEVELS`; empty without a standard error.
-        signal_to_noise: the peak in standard errors, or ``None``.
-        spread: how far the peak may be off: root mean square distance, in mm where the spacing is known, else pixels.
-        in_mm: which of the two.
-        bars: where the standard error is from: "method", "copies" or "none".
-        hits: how often such maps were right where the truth is known, if that was measured.
-        out_of_distribution: share of the strongest reactions from scans unlike what the model knows, or ``None``.
-        sanity: whether the method's maps of this model depend on what the model has learnt, or ``None``.
-        doubts: why the film cannot be what the model reads, one sentence each.
-        warnings: what a reader must know besides.
-    """
-
-    target: str
-    probability: float
-    called: bool
-    watched: str
-    method: str
-    locates: bool
-    reacted: bool
-    place: str
-    zone: str
-    side: str
-    peak: tuple[int, ...] | None
-    shares: Mapping[str, float]
-    area: float
-    evidence: float
-    without: float | None
-    elsewhere: tuple[float, ...]
-    level: str
-    signal_to_noise: float | None
-    spread: float | None
-    in_mm: bool
-    bars: str
-    hits: Hits | None
-    out_of_distribution: float | None
-    sanity: bool | None
-    doubts: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """The headline, then the details."""
-        return " ".join([self.headline, *self.details])
+    of: VerdictRecord
 
     @property
     def headline(self) -> str:
         """Where and how strongly, in two short sentences."""
-        if not self.reacted:
-            early = STOPPED in self.warnings
+        if not self.of.reacted:
+            early = STOPPED in self.of.warnings
             said = "The method was stopped before it found anything" if early else "Nothing reacted"
             return f"{said}: the map of {self._about} is flat{'; give it more time' if early else ''}."
-        if not self.evidence:
+        if not self.of.evidence:
             return f"Nothing on this scan supports {self._about}. What reacted speaks against it."
-        if self.doubts:
-            return f"No place is named, because the film is in doubt. {self.doubts[0]}"
-        if not self.locates:
+        if self.of.doubts:
+            return f"No place is named, because the film is in doubt. {self.of.doubts[0]}"
+        if not self.of.locates:
             return (
-                f"No place is named: maps of {self.method} do not show where the evidence for {self._about} lies. "
+                f"No place is named: maps of {self.of.method} do not show where the evidence for {self._about} lies. "
                 "Ask another method, such as occlusion or Grad-CAM."
             )
         return f"{self._where} {self._strength}"
@@ -127,114 +67,110 @@ class Verdict:
     @property
     def details(self) -> tuple[str, ...]:
         """What speaks against believing the headline, then what else was measured; one sentence each."""
-        if not self.reacted:
-            return tuple(w for w in (*self.doubts, *self.warnings) if w != STOPPED)
-        if not self.evidence:
-            return (*self.doubts, *self.warnings)
-        said = [*self.doubts[1:], *self.warnings]
+        if not self.of.reacted:
+            return tuple(w for w in (*self.of.doubts, *self.of.warnings) if w != STOPPED)
+        if not self.of.evidence:
+            return (*self.of.doubts, *self.of.warnings)
+        said = [*self.of.doubts[1:], *self.of.warnings]
         if not self._named:
             return (*said, *self._checks)
         return (*said, *self._others, *self._reliable, *self._checks, *self._unknown)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The numbers and the words as plain JSON values."""
-        record = dataclasses.asdict(self) | {
-            "headline": self.headline, "details": list(self.details), "text": self.text
-        }  # fmt: skip
-        lists = {"peak": self.peak, "elsewhere": self.elsewhere, "doubts": self.doubts, "warnings": self.warnings}
-        return record | {k: None if v is None else list(v) for k, v in lists.items()} | {"shares": dict(self.shares)}
-
     @property
     def _named(self) -> bool:
-        return self.locates and not self.doubts
+        return self.of.locates and not self.of.doubts
 
     @property
     def _about(self) -> str:
-        if self.watched:
-            return self.watched
-        if math.isnan(self.probability):
-            return self.target
-        known = self.target if self.called else f"{self.target}, which the model does not call"
-        return f"{known} (probability {percent(self.probability)})"
+        if self.of.watched:
+            return self.of.watched
+        if math.isnan(self.of.probability):
+            return self.of.target
+        known = self.of.target if self.of.called else f"{self.of.target}, which the model does not call"
+        return f"{known} (probability {percent(self.of.probability)})"
 
     @property
     def _at(self) -> str:
-        peak = self.peak or ()
+        peak = self.of.peak or ()
         axes = ("slice", "row", "column")[-len(peak) :]
         return ", ".join(f"{axis} {i}" for axis, i in zip(axes, peak, strict=True))
 
     @property
     def _where(self) -> str:
-        if not self.place:
+        if not self.of.place:
             return f"Around {self._at}: the strongest evidence for {self._about}."
-        place = self.place.removeprefix("the ")
-        share = self.shares[self.place]
+        place = self.of.place.removeprefix("the ")
+        share = self.of.shares[self.of.place]
         if share < SPREAD:
-            where = f"the maximum lies {_at(self.place)}, {percent(share)} of all"
+            where = f"the maximum lies {_at(self.of.place)}, {percent(share)} of all"
             return f"The evidence for {self._about} is spread; {where}."
         how = "most of the evidence" if share >= MAINLY else "the strongest evidence"
         return f"{place[0].upper()}{place[1:]}: {how} for {self._about}, {percent(share)} of all."
 
     @property
     def _strength(self) -> str:
-        if self.without is None:
-            return f"The strongest region holds {percent(self.evidence)} of it on {percent(self.area)} of the scan."
-        fall = self.probability - self.without
-        if fall < HARDLY * self.probability or self.probability == 0:
-            kept = "stays" if fall >= -HARDLY * self.probability else "rises instead of falling"
-            return f"With that region hidden the probability {kept} ({percent(self.without)}): no single place decides."
-        said = f"With that region hidden the probability is {percent(self.without)}"
-        if len(self.elsewhere) < FEWEST:
+        if self.of.without is None:
+            return (
+                f"The strongest region holds {percent(self.of.evidence)} of it on {percent(self.of.area)} of the scan."
+            )
+        fall = self.of.probability - self.of.without
+        if fall < HARDLY * self.of.probability or self.of.probability == 0:
+            kept = "stays" if fall >= -HARDLY * self.of.probability else "rises instead of falling"
+            return (
+                f"With that region hidden the probability {kept} ({percent(self.of.without)}): no single place decides."
+            )
+        said = f"With that region hidden the probability is {percent(self.of.without)}"
+        if len(self.of.elsewhere) < FEWEST:
             return f"{said}, but its shape fits nowhere else, so that it cannot be compared with other places."
-        same = sum(p <= self.without for p in self.elsewhere)
-        with_others = f"with the same shape hidden at {len(self.elsewhere)} other places it is "
-        with_others += percent(float(np.mean(self.elsewhere)))
+        same = sum(p <= self.of.without for p in self.of.elsewhere)
+        with_others = f"with the same shape hidden at {len(self.of.elsewhere)} other places it is "
+        with_others += percent(float(np.mean(self.of.elsewhere)))
         if not same:
             return f"{said}; {with_others} on average and never that low."
         return f"{said}; {with_others} on average, and as low at {same} of them."
 
     @property
     def _others(self) -> list[str]:
-        if not self.place:
+        if not self.of.place:
             return []
-        others = [f"{percent(s)} lies {_at(p)}" for p, s in self.shares.items() if p != self.place and s >= 0.15]
+        others = [f"{percent(s)} lies {_at(p)}" for p, s in self.of.shares.items() if p != self.of.place and s >= 0.15]
         also = f"; {' and '.join(others[:2])}" if others else ""
         return [f"The maximum is at {self._at}{also}."]
 
     @property
     def _reliable(self) -> list[str]:
-        if self.watched:
+        if self.of.watched:
             return []
-        if self.hits is None:
+        if self.of.hits is None:
             return ["How reliable such maps are was not measured for this model, method and removal."]
-        return [self.hits.sentence]
+        return [sentence(self.of.hits)]
 
     @property
     def _checks(self) -> list[str]:
         said = []
-        if self.signal_to_noise is not None and self._named:
-            unit = "mm" if self.in_mm else "pixels"
-            place = "" if self.spread is None else f", its place to about {max(self.spread, 1):.0f} {unit}"
-            noise = f"{self.signal_to_noise:.1f}" if self.signal_to_noise < 20 else "over 20"
+        if self.of.signal_to_noise is not None and self._named:
+            unit = "mm" if self.of.in_mm else "pixels"
+            place = "" if self.of.spread is None else f", its place to about {max(self.of.spread, 1):.0f} {unit}"
+            noise = f"{self.of.signal_to_noise:.1f}" if self.of.signal_to_noise < 20 else "over 20"
             source = {
                 "method": "draws of the method's random numbers",
                 "copies": "small shifts of the scan",
-            }.get(self.bars, "repetitions")
+            }.get(self.of.bars, "repetitions")
             said.append(
-                f"{self.level[0].upper()}{self.level[1:]} over {source}: the peak stands {noise} standard errors above "
-                f"zero{place}; that does not say whether the method is right."
+                f"{self.of.level[0].upper()}{self.of.level[1:]} over {source}: the peak stands {noise} standard errors "
+                f"above zero{place}; that does not say whether the method is right."
             )
-        if self.out_of_distribution is not None:
+        if self.of.out_of_distribution is not None:
             said.append(
-                f"{percent(self.out_of_distribution)} of the strongest reactions came from perturbed scans unlike "
+                f"{percent(self.of.out_of_distribution)} of the strongest reactions came from perturbed scans unlike "
                 f"those that the model knows (p < {LEVEL:g})."
-                if self.out_of_distribution
+                if self.of.out_of_distribution
                 else "The perturbed scans behind it are like those that the model knows."
             )
-        if self.sanity is not None:
+        if self.of.sanity is not None:
             said.append(
                 "The sanity check passes: with random weights the model gives another map."
-                if self.sanity
+                if self.of.sanity
                 else "The sanity check FAILS: with random weights the model gives much the same map, so it shows the "
                 "scan rather than the model."
             )
@@ -243,9 +179,9 @@ class Verdict:
     @property
     def _unknown(self) -> list[str]:
         unknown = {
-            "whether it is repeatable (error bars)": self.signal_to_noise,
-            "whether the perturbed scans are like those that the model knows": self.out_of_distribution,
-            "whether the map depends on what the model has learnt (sanity check)": self.sanity,
+            "whether it is repeatable (error bars)": self.of.signal_to_noise,
+            "whether the perturbed scans are like those that the model knows": self.of.out_of_distribution,
+            "whether the map depends on what the model has learnt (sanity check)": self.of.sanity,
         }
         missing = [what for what, value in unknown.items() if value is None]
         return [f"Not measured: {'; '.join(missing)}."] if missing else []
@@ -259,7 +195,7 @@ def judge(
     removal: Removal | None = None,
     sanity: bool | None = None,
     doubts: Sequence[str] = (),
-) -> Verdict:
+) -> VerdictRecord:
     """What the map says.
 
     Args:
@@ -276,9 +212,8 @@ def judge(
     total = float(supporting.sum())
     region = strongest(heatmap) if reacted else np.zeros(heatmap.shape, bool)
     about = explanation.provenance
-    method = METHODS.get(str(about["method"].get("name")))
     hits = known_hits(explanation)
-    locates = (method is None or method.locates) and (hits is None or hits.tells)
+    locates = about.method.locates and (hits is None or tells(hits))
     named = locates and not doubts and total > 0
     lungs = lung_fields(Scan.from_array(explanation.pixels)) if named and heatmap.ndim == 2 else None
     place, zone, side, shares = "", "", "", {}
@@ -297,14 +232,15 @@ def judge(
     if named and scan is not None and engine is not None and removal is not None and explanation.probabilities:
         without, elsewhere = _hidden(explanation, region, chest, scan, engine, removal)
     noise, spread, in_mm = _sureness(explanation) if reacted else (None, None, False)
-    question = about["question"]
     off = explanation.facts.get("out-of-distribution evidence")
-    return Verdict(
+    found_numbers = VerdictRecord(
+        headline="",
+        details=(),
         target=explanation.target,
         probability=explanation.probability,
         called=_called(explanation),
-        watched=str(question["label"]) if str(question["watch"]).startswith("layer") else "",
-        method=str(about["method"]["title"]),
+        watched=about.question.label if about.question.of_layer else "",
+        method=about.method.title,
         locates=locates,
         reacted=reacted,
         place=place,
@@ -320,13 +256,20 @@ def judge(
         signal_to_noise=noise,
         spread=spread,
         in_mm=in_mm,
-        bars=str(about.get("error_bars", {}).get("from", "none")),
+        bars=about.error_bars.source,
         hits=hits,
         out_of_distribution=None if off is None else float(off),
         sanity=sanity,
         doubts=tuple(doubts),
         warnings=tuple(_warnings(explanation, named, place, shares)),
     )
+    return worded(found_numbers)
+
+
+def worded(verdict: VerdictRecord) -> VerdictRecord:
+    """The verdict with the words that its numbers have."""
+    words = _Words(verdict)
+    return replace(verdict, headline=words.headline, details=words.details)
 
 
 def _at(place: str) -> str:
@@ -403,12 +346,13 @@ def _hidden(
 def _sureness(explanation: Explanation) -> tuple[float | None, float | None, bool]:
     """The peak in standard errors, how far it may be off, and whether that is in mm."""
     error, heatmap, peak = explanation.standard_error, explanation.heatmap, explanation.peak
-    spacing = explanation.provenance["scan"]["spacing"]
+    spacing = explanation.provenance.scan.spacing
     in_mm = spacing is not None
     if error is None or peak is None or not heatmap.max() > 0:
         return None, None, in_mm
     noise = float(heatmap[peak] / max(float(error[peak]), 1e-12))
-    apart = explanation.provenance.get("error_bars", {}).get("moved")
+    moved_by = explanation.provenance.error_bars.moved
+    apart = None if moved_by is None else [list(by) for by in moved_by]
     if apart is None:
         # Wherever the map is not clearly below its peak, the peak may be.
         rival = heatmap > heatmap[peak] - 2 * np.hypot(error, error[peak])

@@ -207,22 +207,20 @@ def record(explanation: Explanation, files: list[Path]) -> dict[str, Any]:
         "target": explanation.target,
         "probability": explanation.probability,
         "peak": None if explanation.peak is None else list(explanation.peak),
-        "evaluations": about["evaluations"],
-        "gradients": about["gradients"],
-        "seconds": about["seconds"],
+        **about.cost.as_dict(),
         "files": [str(file) for file in files],
-        "model": about["model"]["name"],
-        "method": about["method"]["name"],
-        "parameters": about["method"].get("parameters", {}),
-        "removal": about.get("removal"),
-        "watch": about["question"]["watch"],
+        "model": about.model.name,
+        "method": about.method.name,
+        "parameters": dict(about.method.parameters),
+        "removal": None if about.removal is None else about.removal.as_dict(),
+        "watch": about.question.watch,
         "probabilities": dict(explanation.probabilities),
         "complete": explanation.complete,
         "facts": dict(explanation.facts),
-        "verdict": dict(explanation.verdict),
+        "verdict": {} if explanation.verdict is None else explanation.verdict.as_dict(),
         "notices": list(explanation.notices),
-        "seed": about["seed"],
-        "device": about["device"],
+        "seed": about.seed,
+        "device": about.device,
     }
 
 
@@ -232,24 +230,24 @@ def sentences(explanation: Explanation, files: list[Path]) -> list[Text]:
     from lucency.explanation import place_of
 
     about = explanation.provenance
-    cost = f"{about['evaluations']} evaluations"
-    if about["gradients"]:
-        cost += f", {about['gradients']} gradients"
+    cost = f"{about.cost.evaluations} evaluations"
+    if about.cost.gradients:
+        cost += f", {about.cost.gradients} gradients"
     where = "Nothing reacted" if explanation.peak is None else f"Maximum of the map at {place_of(explanation.peak)}"
-    how = about["method"]["title"]
-    if removal := about.get("removal"):
-        how += f" with removal {removal['name']}, {removal['reason']}"
-    said = explanation.verdict.get("doubts", ())
+    how = about.method.title
+    if about.removal is not None:
+        how += f" with removal {about.removal.name}, {about.removal.reason}"
+    said = () if explanation.verdict is None else explanation.verdict.doubts
     lines = [line(f"Note: {notice}") for notice in explanation.notices if notice not in said]
     lines += [
-        line((explanation.target, "bold"), f": {explanation.answer} ({about['model']['name']})"),
-        line(f"{where} ({how}; {cost}; {about['seconds']:.1f} s)"),
+        line((explanation.target, "bold"), f": {explanation.answer} ({about.model.name})"),
+        line(f"{where} ({how}; {cost}; {about.cost.seconds:.1f} s)"),
     ]
     lines += [line(f"{name}: {_number(value)}") for name, value in explanation.facts.items()]
     if not explanation.complete:
         lines.append(line("Stopped early: this is the map so far."))
-    if explanation.verdict:
-        lines.append(line(("Verdict:", "bold"), f" {explanation.verdict['text']}"))
+    if explanation.verdict is not None:
+        lines.append(line(("Verdict:", "bold"), f" {explanation.verdict.text}"))
     if files:
         lines.append(line(f"Wrote {', '.join(file.name for file in files)} to {files[0].parent}"))
         lines.append(line(f"Open {files[0].parent / 'report.html'}"))

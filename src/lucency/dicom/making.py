@@ -19,6 +19,7 @@ from pydicom.uid import UID
 from lucency.dicom.source import STUDY, Source
 from lucency.explanation import Explanation
 from lucency.privacy import printable
+from lucency.records import plain
 
 NOTICE = "Research only, not for diagnosis"
 SCHEME = "99LUCENCY"
@@ -43,15 +44,15 @@ class Making:
     @cached_property
     def identity(self) -> str:
         """A hash of what the objects say: the same explanation of the same film has the same, whenever it was made."""
-        about = self.explanation.provenance
+        about, verdict = self.explanation.provenance, self.explanation.verdict
         digest = hashlib.sha256(np.ascontiguousarray(self.explanation.heatmap, "<f4").tobytes())
         said = [
             version("lucency"),
             str(self.source.header.SOPInstanceUID),
-            about["scan"]["sha256"],
-            {key: about[key] for key in ("model", "question", "method", "complete")},
+            about.scan.sha256,
+            plain((about.model, about.question, about.method, about.complete)),
             dict(self.explanation.probabilities),
-            self.explanation.verdict.get("text"),
+            None if verdict is None else verdict.text,
             list(self.explanation.notices),
         ]
         digest.update(json.dumps(said, sort_keys=True).encode())
@@ -81,22 +82,22 @@ class Making:
 
     @property
     def model(self) -> str:
-        return text(self.explanation.provenance["model"]["name"], 64) or "unnamed"
+        return text(self.explanation.provenance.model.name, 64) or "unnamed"
 
     @property
     def fingerprint(self) -> str:
-        return text(self.explanation.provenance["model"]["fingerprint"], 64) or "none"
+        return text(self.explanation.provenance.model.fingerprint, 64) or "none"
 
     @property
     def doubts(self) -> list[str]:
-        """Why the film cannot be what the model reads; only the verdict's text is checked when a file is loaded."""
-        given = self.explanation.verdict.get("doubts", ())
-        return [doubt for doubt in given if isinstance(doubt, str)] if isinstance(given, list | tuple) else []
+        """Why the film cannot be what the model reads."""
+        verdict = self.explanation.verdict
+        return [] if verdict is None else list(verdict.doubts)
 
     @property
     def how(self) -> str:
         """The method and what stood where something was removed."""
-        method = self.explanation.provenance["method"]["title"]
+        method = self.explanation.provenance.method.title
         removal = self.explanation.removal
         return text(f"{method}, removal {removal}" if removal else method, 200)
 
@@ -107,7 +108,7 @@ class Making:
         said = (
             f"{NOTICE}. Where the evidence lies for {self.target} (probability {self.explanation.probability:.3f}), as "
             f"the classifier {self.model} ({self.fingerprint}) sees it: {self.how}, watching the "
-            f"{about['question']['label']}; Lucency {version('lucency')}. Unit of the map: {about['method']['unit']}."
+            f"{about.question.label}; Lucency {version('lucency')}. Unit of the map: {about.method.unit}."
         )
         return text(said, 700)
 
@@ -204,7 +205,7 @@ class Making:
     def _dated(self, found: Dataset) -> None:
         """Dates of the explanation in place of those of now, in its time zone, which is UTC."""
         try:
-            made = datetime.fromisoformat(self.explanation.provenance["made"]).astimezone(UTC)
+            made = datetime.fromisoformat(self.explanation.provenance.made).astimezone(UTC)
         except (ValueError, OverflowError):
             made = datetime.fromtimestamp(0, UTC)
         date, time = made.strftime("%Y%m%d"), made.strftime("%H%M%S")

@@ -24,11 +24,11 @@ def parametric_map(making: Making) -> Dataset:
     """The float map on the film's own grid."""
     explanation = making.explanation
     heatmap = np.ascontiguousarray(explanation.heatmap, np.float32)
-    unit = explanation.provenance["method"]["unit"]
+    unit = explanation.provenance.method.unit
     film = making.source.reference()
     said = ""
     if not making.source.placed:
-        spacing = explanation.provenance["scan"]["spacing"]
+        spacing = explanation.provenance.scan.spacing
         film.FrameOfReferenceUID = making.uid("frame of reference")
         film.PositionReferenceIndicator = ""
         film.ImagePositionPatient = [0.0, 0.0, 0.0]

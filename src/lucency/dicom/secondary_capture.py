@@ -79,7 +79,7 @@ def pictured(making: Making) -> tuple[Bytes, tuple[int, int]]:
     wide = max(columns, NARROWEST)
     size = max(12, round(wide / 52))
     edge = size // 2
-    unit = explanation.provenance["method"]["unit"]
+    unit = explanation.provenance.method.unit
     above = [
         *((line, palette.TEXT, True) for line in lines(f"{making.target}: probability "
           f"{explanation.probability:.3f}", size, wide - 2 * edge, True)[:2]),

@@ -131,7 +131,7 @@ def source_of(
         inverted = inverted or film.word("PresentationLUTShape") == "INVERSE"
         header.decode()
     scan = read_scan(path, window=window, value_range=value_range)
-    if scan.sha256 != explanation.provenance["scan"]["sha256"]:
+    if scan.sha256 != explanation.provenance.scan.sha256:
         raise ScanError(
             f"{path} does not show the pixels that were explained; give the film itself, with the --window or "
             "--value-range that it was explained with."

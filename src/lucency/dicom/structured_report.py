@@ -34,18 +34,18 @@ def report(making: Making) -> Dataset:
     explanation = making.explanation
     film = making.source.reference()
     place = str(film.SOPClassUID), str(film.SOPInstanceUID)
-    method = explanation.provenance["method"]
+    method = explanation.provenance.method
     about: dict[str, Any] = {
         "tracking_identifier": TrackingIdentifier(making.uid("region"), text(f"Lucency {making.target}", 64)),
         "finding_type": own.finding(explanation.target, making.model),
         "algorithm_id": AlgorithmIdentification(
-            f"Lucency, {method['title']}",
+            f"Lucency, {method.title}",
             version("lucency"),
             parameters=[
                 f"model: {making.model}",
                 f"fingerprint of the model: {making.fingerprint}",
                 f"method: {making.how}",
-                f"watched: {text(explanation.provenance['question']['label'], 200)}",
+                f"watched: {text(explanation.provenance.question.label, 200)}",
                 f"class: {making.target}",
             ],
         ),
@@ -58,7 +58,7 @@ def report(making: Making) -> Dataset:
         group = PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **about)
     else:
         group = MeasurementsAndQualitativeEvaluations(source_images=[SourceImageForMeasurementGroup(*place)], **about)
-    verdict = explanation.verdict.get("text") or "No verdict was given."
+    verdict = "No verdict was given." if explanation.verdict is None else explanation.verdict.text
     for words in (f"{NOTICE}.", f"Verdict: {verdict}", *(f"Note: {notice}" for notice in explanation.notices)):
         group[0].ContentSequence.append(TextContentItem(own.COMMENT, words, relationship_type="CONTAINS"))
     device = DeviceObserverIdentifyingAttributes(

@@ -29,13 +29,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor
 
-from lucency.attribution import fitting
+from lucency.attribution import fitting, model_record, scan_record
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation, describe
 from lucency.metrics.procedures import CURVES, USUAL, Procedure
-from lucency.privacy import shown_source
+from lucency.records import Cost, EvaluationProvenance
 from lucency.removal import Removal
 from lucency.scan import Scan
 
@@ -155,7 +155,7 @@ class Evaluation:
     curves: tuple[Curve, ...]
     question: Question
     clean: float
-    provenance: Mapping[str, Any]
+    provenance: EvaluationProvenance
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -185,7 +185,7 @@ class Evaluation:
         return {
             "question": dataclasses.asdict(self.question),
             "clean": self.clean,
-            "provenance": dict(self.provenance),
+            "provenance": self.provenance.as_dict(),
             "curves": [curve.as_dict() for curve in self.curves],
         }
 
@@ -288,13 +288,12 @@ def evaluate(
         curves=tuple(done),
         question=question,
         clean=done[0].clean,
-        provenance={
-            "scan": {"source": shown_source(scan.source), "sha256": scan.sha256, "shape": list(scan.shape)},
-            "model": {"name": classifier.name, "fingerprint": classifier.fingerprint, "grid": list(frame.grid)},
-            "device": str(engine.device),
-            "evaluations": sum(c.evaluations for c in done),
-            "seconds": time.perf_counter() - started,
-        },
+        provenance=EvaluationProvenance(
+            scan_record(scan),
+            model_record(classifier, frame),
+            str(engine.device),
+            Cost(sum(c.evaluations for c in done), 0, time.perf_counter() - started),
+        ),
     )
 
 
@@ -356,19 +355,19 @@ def _question(
     target: str | int | None,
     watch: str | None,
 ) -> Question:
-    asked = [m.provenance["question"] for m in maps if isinstance(m, Explanation)]
-    if target is None and len({q["target"] for q in asked}) > 1:
+    asked = [m.provenance.question for m in maps if isinstance(m, Explanation)]
+    if target is None and len({q.target for q in asked}) > 1:
         raise ParameterError("These explanations are of different classes; say which target to watch.")
-    if watch is None and len({q["watch"] for q in asked}) > 1:
+    if watch is None and len({q.watch for q in asked}) > 1:
         raise ParameterError("These explanations watched different numbers; say what to watch.")
     for question in asked[:1]:
-        target = question["target"] if target is None else target
-        watch = question["watch"] if watch is None else watch
+        target = question.target if target is None else target
+        watch = question.watch if watch is None else watch
     return Question.ask(classifier, scan, target, watch or "probability")
 
 
 def _name(one: Explanation | ArrayLike) -> str:
-    return str(one.provenance["method"]["name"]) if isinstance(one, Explanation) else "map"
+    return one.provenance.method.name if isinstance(one, Explanation) else "map"
 
 
 def _array(one: Explanation | ArrayLike, scan: Scan, name: str) -> Tensor:

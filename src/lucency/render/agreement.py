@@ -12,7 +12,6 @@ from scipy import ndimage
 
 from lucency.checks.verdict import percent
 from lucency.explanation import Explanation, peak_of, place_of
-from lucency.methods import METHODS
 from lucency.viewer.smooth import BLUR, grainy
 
 TOP = 0.05
@@ -58,14 +57,13 @@ def agreement(explanations: Sequence[Explanation]) -> str:
 
 def _place(explanations: Sequence[Explanation], point: tuple[int, ...]) -> str:
     """The name that most of their verdicts give; else the point."""
-    name, times = Counter(str(e.verdict.get("place", "")) for e in explanations).most_common(1)[0]
+    name, times = Counter("" if e.verdict is None else e.verdict.place for e in explanations).most_common(1)[0]
     return name if name and 2 * times > len(explanations) else f"around {place_of(point)}"
 
 
 def _locates(explanation: Explanation) -> bool:
-    cls = METHODS.get(explanation.provenance["method"]["name"])
-    return cls is None or cls.locates
+    return explanation.provenance.method.locates
 
 
 def _title(explanation: Explanation) -> str:
-    return str(explanation.provenance["method"]["title"])
+    return explanation.provenance.method.title

@@ -62,7 +62,7 @@ class Compared:
     @property
     def title(self) -> str:
         if self.explanation is not None:
-            return str(self.explanation.provenance["method"]["title"])
+            return self.explanation.provenance.method.title
         return METHODS[self.name].title if self.name in METHODS else self.name
 
 
@@ -142,7 +142,7 @@ def save_comparison(
     if not explanations:
         raise ParameterError("There is nothing to compare, since no method gave a map.")
     first = explanations[0]
-    if len({e.provenance["scan"]["sha256"] for e in explanations}) > 1:
+    if len({e.provenance.scan.sha256 for e in explanations}) > 1:
         raise ParameterError("These explanations are of different scans; compare methods on one scan.")
     # All methods show the same planes of a volume.
     planes = views(first)
@@ -157,7 +157,7 @@ def save_comparison(
         title=f"{first.target}: {len(compared)} methods",
         explanation=first,
         about=first.provenance,
-        total=sum(e.provenance["seconds"] for e in explanations),
+        total=sum(e.provenance.cost.seconds for e in explanations),
         agreement=agreement(explanations) if len(explanations) > 1 else "",
         notices=list(first.notices),
         scans=[scan_uri(p, size) for p, size in zip(planes, sizes, strict=True)],
@@ -165,7 +165,7 @@ def save_comparison(
         truths=None if truth is None else _outlines(np.asarray(truth) != 0, first, sizes),
         tiles=[_tile(c, first.peak, sizes) for c in compared],
         lines=list(enumerate(zip(LIGHT_LINES, LINES, strict=True))),
-        charts=_charts(compared, random, styles, first.provenance["question"]["watch"]),
+        charts=_charts(compared, random, styles, first.provenance.question.watch),
         chart_size=CHART,
         columns=columns,
         rows=[(c, [_cell(c, column.name) for column in columns]) for c in compared],
@@ -272,10 +272,10 @@ def _cell(compared: Compared, column: str) -> Cell:
             value = explanation.probability
             return Cell(explanation.answer.split()[-1], value)
         case "evaluations" | "gradients":
-            count = int(explanation.provenance[column])
+            count = getattr(explanation.provenance.cost, column)
             return Cell(f"{count:,}", count)
         case "seconds":
-            value = float(explanation.provenance["seconds"])
+            value = explanation.provenance.cost.seconds
             return Cell(f"{value:.2f}", value)
         case "peak in standard errors":
             error = explanation.standard_error

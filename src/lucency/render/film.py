@@ -19,7 +19,6 @@ from lucency.checks.out_of_distribution import LEVEL
 from lucency.classifier import Frame as Grid
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation
-from lucency.methods import METHODS
 from lucency.render.lettering import cut, font, lines, signed
 from lucency.render.recorder import Frame, Recorder, packed_scan
 from lucency.render.recording import Recording
@@ -57,11 +56,11 @@ class Film:
         if not self.frames:
             raise ParameterError("The recorder has seen no step; pass it to explain() as on_step.")
         self.explanation = explanation
-        method = METHODS.get(explanation.provenance["method"]["name"])
+        method = explanation.provenance.method
         self.chart = None
         if self.frames[-1].reaction is not None:
             self.panels = ["Scan", "Scan at this step", "Reaction at this step", "Map so far"]
-        elif method is not None and method.panel != "map" and recorder.points:
+        elif method.panel != "map" and recorder.points:
             self.panels = ["Map so far", "Scan at this step", "Score"]
         else:
             self.panels = ["Scan", "Scan at this step", "Map so far"]
@@ -89,10 +88,9 @@ class Film:
         self.size = (WIDTH, (TOP + self.tall + FOOT + 16 + strip) // 2 * 2)
         self.score = Gauge.of(explanation, self.frames)
         if self.panels[2] == "Score":
-            assert method is not None
             self.chart = Chart(recorder.points, method.axes, method.panel == "curve", self.score.clean, self._panel(2))
         elif self.trials:
-            label = explanation.provenance["question"]["watch"]
+            label = explanation.provenance.question.watch
             # Beneath the perturbed scan and the map; beneath the scan, what else reacts.
             x, y, _, _ = self._panel(1)
             self.chart = Chart(
@@ -125,7 +123,7 @@ class Film:
         image = Image.new("RGB", self.size, palette.BACKGROUND)
         draw = ImageDraw.Draw(image)
         provenance = self.explanation.provenance
-        how = provenance["method"]["title"]
+        how = provenance.method.title
         title = f"{self.explanation.target}: {self.explanation.answer} · {how}"
         draw.text((EDGE, 14), cut(title, TITLE, WIDTH - 2 * EDGE, True), palette.TEXT, font(TITLE, True))
         plane = f" · {self.view.name}" if self.view.name else ""
@@ -139,7 +137,7 @@ class Film:
                 self._paste(image, i, composite(self.grey, self.grey * 0))
             if self.panels[i] in ("Map so far", "Reaction at this step"):
                 scale = self.scale if self.panels[i] == "Map so far" else self.reactions
-                unit = "either sign" if self.grainy else provenance["method"]["unit"]
+                unit = "either sign" if self.grainy else provenance.method.unit
                 unsigned = self.grainy and self.panels[i] == "Map so far"
                 self._bar(image, i, scale, unit if self.panels[i] == "Map so far" else "", signed_map=not unsigned)
         if self.chart is not None:
@@ -297,10 +295,10 @@ class Stage:
     """Where pictures on the model's grid lie within a picture of the scan of ``size`` (height, width)."""
 
     def __init__(self, explanation: Explanation, size: tuple[int, int]) -> None:
-        model = explanation.provenance["model"]
+        model = explanation.provenance.model
         shape = explanation.heatmap.shape
-        margins = tuple((int(a), int(b)) for a, b in model["margins"])
-        self.grid = Grid(shape, margins, tuple(model["grid"]))
+        margins = model.margins
+        self.grid = Grid(shape, margins, model.grid)
         self.size = size
         through = explanation.peak or tuple(n // 2 for n in shape)
         self.slice = through[0] if len(shape) == 3 else None
@@ -356,11 +354,11 @@ class Gauge:
 
     @classmethod
     def of(cls, explanation: Explanation, frames: list[Frame]) -> Gauge:
-        question = explanation.provenance["question"]
-        if question["watch"] == "probability":
-            return cls(question["score"], 0.0, 1.0)
-        scores = [question["score"], *(f.score for f in frames)]
-        return cls(question["score"], min(scores), max(scores))
+        question = explanation.provenance.question
+        if question.watch == "probability":
+            return cls(question.score, 0.0, 1.0)
+        scores = [question.score, *(f.score for f in frames)]
+        return cls(question.score, min(scores), max(scores))
 
     def draw(self, draw: ImageDraw.ImageDraw, foot: tuple[int, int, int], score: float | None) -> None:
         x, y, w = foot

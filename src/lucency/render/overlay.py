@@ -169,11 +169,11 @@ class Line:
 
 
 def _header(explanation: Explanation, whats: list[Shown], width: float) -> list[Line]:
-    method, question = explanation.provenance["method"], explanation.provenance["question"]
+    method, question = explanation.provenance.method, explanation.provenance.question
     title = f"{explanation.target}: {explanation.answer}"
     room = width - 80
     found = [Line(text, 20, bold=True) for text in lines(title, 20, room, bold=True)[:2]]
-    how = f"{method['title']} ({method['paper']}), watching the {question['label']}"
+    how = f"{method.title} ({method.paper}), watching the {question.label}"
     if explanation.removal:
         how += f", removal {explanation.removal}"
     if len(whats) == 1 and whats[0].name:
@@ -186,7 +186,7 @@ def _header(explanation: Explanation, whats: list[Shown], width: float) -> list[
 
 def _footer(explanation: Explanation, blocks: list[Block], width: float) -> list[Line]:
     said = " ".join(_reading(block, named=len(blocks) > 1) for block in blocks)
-    model = explanation.provenance["model"]["name"]
+    model = explanation.provenance.model.name
     return [Line(text, 11, palette.MUTED) for text in lines(f"{said} Model {model}. {NOTICE}", 11, width)]
 
 

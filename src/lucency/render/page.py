@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from lucency.records import Provenance
 from lucency.render.output import written
 from lucency.viewer import palette
 from lucency.viewer.palette import Bytes, Floats, Scale
@@ -91,23 +92,23 @@ def spoken(value: Any) -> str:
     return str(value)
 
 
-def how_made(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+def how_made(provenance: Provenance) -> list[tuple[str, str]]:
     """Everything needed to repeat an explanation, as rows of a table."""
-    scan, model, question, method = (provenance[k] for k in ("scan", "model", "question", "method"))
-    cost = f"{provenance['evaluations']:,} evaluations, {provenance['gradients']:,} gradients, "
-    cost += f"{provenance['seconds']:.2f} s on {provenance['device']}"
-    spacing = "unknown" if scan["spacing"] is None else " × ".join(f"{s:.4g}" for s in scan["spacing"]) + " mm"
+    scan, model, method, cost = provenance.scan, provenance.model, provenance.method, provenance.cost
+    spent = f"{cost.evaluations:,} evaluations, {cost.gradients:,} gradients, "
+    spent += f"{cost.seconds:.2f} s on {provenance.device}"
+    spacing = "unknown" if scan.spacing is None else " × ".join(f"{s:.4g}" for s in scan.spacing) + " mm"
     return [
-        ("Scan", f"{scan['source']}, {' × '.join(map(str, scan['shape']))} pixels, spacing {spacing}"),
-        ("Scan SHA-256", scan["sha256"]),
-        ("Model", f"{model['name']}, input {' × '.join(map(str, model['grid']))}"),
-        ("Model fingerprint", model["fingerprint"]),
-        ("Question", question["label"]),
-        ("Method", f"{method['title']}: {method['paper']}"),
-        *((f"  {k}", spoken(v)) for k, v in method.get("parameters", {}).items()),
-        ("Seed", str(provenance["seed"])),
-        ("Cost", cost),
-        ("Time budget", "none" if provenance["budget"] is None else f"{provenance['budget']:g} s"),
-        ("Made", provenance["made"]),
-        ("Versions", ", ".join(f"{k} {v}" for k, v in provenance["versions"].items())),
+        ("Scan", f"{scan.source}, {' × '.join(map(str, scan.shape))} pixels, spacing {spacing}"),
+        ("Scan SHA-256", scan.sha256),
+        ("Model", f"{model.name}, input {' × '.join(map(str, model.grid))}"),
+        ("Model fingerprint", model.fingerprint),
+        ("Question", provenance.question.label),
+        ("Method", f"{method.title}: {method.paper}"),
+        *((f"  {k}", spoken(v)) for k, v in method.parameters.items()),
+        ("Seed", str(provenance.seed)),
+        ("Cost", spent),
+        ("Time budget", "none" if provenance.budget is None else f"{provenance.budget:g} s"),
+        ("Made", provenance.made),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in provenance.versions.items())),
     ]

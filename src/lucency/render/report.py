@@ -64,10 +64,10 @@ def save_report(
     return save_page(
         "report.html",
         path,
-        title=f"{explanation.target}: {explanation.provenance['method']['title']}",
+        title=f"{explanation.target}: {explanation.provenance.method.title}",
         explanation=explanation,
         about=explanation.provenance,
-        verdict=explanation.verdict.get("text"),
+        verdict=None if explanation.verdict is None else explanation.verdict.text,
         warnings=[*warnings(explanation), *explanation.notices],
         maximum=maximum(explanation),
         minimum=signed(float(explanation.heatmap.min())),
@@ -125,7 +125,7 @@ def _layer(explanation: Explanation, what: Shown, sizes: Sequence[tuple[int, int
     planes = views(explanation, what.heatmap, through=explanation.peak)
     smoothed = edges_on_scan(explanation) is not None
     return Layer(
-        what.name[:1].upper() + what.name[1:] or explanation.provenance["method"]["title"],
+        what.name[:1].upper() + what.name[1:] or explanation.provenance.method.title,
         what.unit,
         what.signed,
         signed(scale.limit) if what.signed else f"{scale.limit:.3g}",

@@ -33,11 +33,11 @@ def shown(explanation: Explanation, which: str | None = None) -> Shown:
     Raises:
         ParameterError: naming the maps there are.
     """
-    method = explanation.provenance["method"]
+    method = explanation.provenance.method
     if which is None:
-        return Shown(explanation.heatmap, "", method["unit"])
+        return Shown(explanation.heatmap, "", method.unit)
     if which == "standard error" and explanation.standard_error is not None:
-        return Shown(explanation.standard_error, which, f"standard error of: {method['unit']}", False, "error")
+        return Shown(explanation.standard_error, which, f"standard error of: {method.unit}", False, "error")
     if which == STRENGTH:
         return Shown(
             strength(explanation.heatmap), "strength, smoothed", "smoothed magnitude, either sign", signed=False

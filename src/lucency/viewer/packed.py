@@ -34,7 +34,7 @@ def packed(explanation: Explanation) -> bytes:
         for i, (one, of_it) in enumerate(shown):
             arrays[f"map-{i}-{number}"] = of_it[number].heatmap
             layers.append({**_layer(explanation, one, of_it[number], cells), "array": f"map-{i}-{number}"})
-        title = plane.name or explanation.provenance["scan"]["source"]
+        title = plane.name or explanation.provenance.scan.source
         film |= {"spacing": plane.spacing, "title": title, "array": f"film-{number}"}
         planes.append({"name": plane.name, "film": film, "layers": layers})
     header = {
@@ -45,8 +45,8 @@ def packed(explanation: Explanation) -> bytes:
         "notices": list(explanation.notices),
         "complete": explanation.complete,
         "peak": explanation.peak,
-        "verdict": explanation.verdict,
-        "provenance": explanation.provenance,
+        "verdict": {} if explanation.verdict is None else explanation.verdict.as_dict(),
+        "provenance": explanation.provenance.as_dict(),
         "planes": planes,
     }
     return pack(header, arrays)
@@ -83,7 +83,7 @@ def _layer(
     name = one.name[:1].upper() + one.name[1:]
     return {
         "id": one.name or "map",
-        "title": name or explanation.provenance["method"]["title"],
+        "title": name or explanation.provenance.method.title,
         "kind": one.kind,
         "width": columns,
         "height": rows,

@@ -26,15 +26,15 @@ BLUR = 0.015
 
 def patches_of(explanation: Explanation) -> Patches | None:
     """The patches that the map is made of; ``None`` where it is made of something else, or their edges are soft."""
-    record, model = explanation.provenance["method"], explanation.provenance["model"]
-    cls = METHODS.get(record["name"])
+    record, model = explanation.provenance.method, explanation.provenance.model
+    cls = METHODS.get(record.name)
     if cls is None or not dataclasses.is_dataclass(cls):
         return None
     names = {field.name for field in dataclasses.fields(cls)}
-    plain = {k: v for k, v in record.get("parameters", {}).items() if k in names and not isinstance(v, dict)}
+    plain = {k: v for k, v in record.parameters.items() if k in names and not isinstance(v, dict)}
     try:
-        frame = Frame(explanation.heatmap.shape, tuple((a, b) for a, b in model["margins"]), tuple(model["grid"]))
-        patches = cls(**plain).patches(frame, explanation.provenance["scan"]["spacing"])
+        frame = Frame(explanation.heatmap.shape, model.margins, model.grid)
+        patches = cls(**plain).patches(frame, explanation.provenance.scan.spacing)
     except (LucencyError, TypeError, ValueError):
         # Written by a version whose method had other parameters.
         return None
@@ -51,8 +51,8 @@ def edges_on_scan(explanation: Explanation) -> list[Edges] | None:
     patches = patches_of(explanation)
     if patches is None:
         return None
-    model, found = explanation.provenance["model"], []
-    rows = zip(edges_on_grid(patches), model["margins"], model["grid"], explanation.heatmap.shape, strict=True)
+    model, found = explanation.provenance.model, []
+    rows = zip(edges_on_grid(patches), model.margins, model.grid, explanation.heatmap.shape, strict=True)
     for edges, (before, after), n, long in rows:
         found.append(edges * (long + before + after) / n - before)
     return found
@@ -88,8 +88,7 @@ def smooth(heatmap: Floats, edges: Sequence[Edges]) -> Floats:
 
 def grainy(explanation: Explanation) -> bool:
     """Whether neighbouring pixels of the map say opposite things, so that it is shown by its strength too."""
-    cls = METHODS.get(explanation.provenance["method"]["name"])
-    return cls is not None and cls.grainy
+    return explanation.provenance.method.grainy
 
 
 def strength(heatmap: Floats) -> Floats:

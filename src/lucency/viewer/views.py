@@ -55,14 +55,14 @@ def views(
     """
     shown = explanation.heatmap if heatmap is None else heatmap
     grey = explanation.pixels.mean(0)
-    spacing = explanation.provenance["scan"]["spacing"]
+    spacing = explanation.provenance.scan.spacing
     edges = None if cells else edges_on_scan(explanation)
     drawn = shown if edges is None else smooth(shown, edges)
     peak = peak_of(shown)
     supported = bool(shown.max() > 0)
     if shown.ndim == 2:
         at = (peak[0], peak[1]) if peak is not None and supported else None
-        return [View("", grey, shown, at, None if spacing is None else tuple(spacing), drawn)]
+        return [View("", grey, shown, at, None if spacing is None else (spacing[0], spacing[1]), drawn)]
     found = through or peak or tuple(n // 2 for n in shown.shape)
     names = ("slice", "row", "column")
     planes = []
