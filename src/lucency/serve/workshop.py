@@ -354,6 +354,7 @@ class Workshop:
 def record_of(name: str, asked: Asked, explanation: Explanation) -> dict[str, Any]:
     """What the service says of an explanation, in plain values."""
     about = explanation.provenance
+    method = about.method
     return {
         "id": name,
         "asked": asked.as_dict(),
@@ -362,22 +363,20 @@ def record_of(name: str, asked: Asked, explanation: Explanation) -> dict[str, An
         "target": explanation.target,
         "probability": explanation.probabilities.get(explanation.target),
         "probabilities": dict(explanation.probabilities),
-        "score": about["question"]["score"],
-        "watch": about["question"]["watch"],
-        "method": {key: about["method"][key] for key in ("name", "title", "paper", "unit")},
-        "parameters": about["method"].get("parameters", {}),
-        "removal": about.get("removal"),
+        "score": about.question.score,
+        "watch": about.question.watch,
+        "method": {"name": method.name, "title": method.title, "paper": method.paper, "unit": method.unit},
+        "parameters": dict(method.parameters),
+        "removal": None if about.removal is None else about.removal.as_dict(),
         "peak": None if explanation.peak is None else list(explanation.peak),
-        "evaluations": about["evaluations"],
-        "gradients": about["gradients"],
-        "seconds": about["seconds"],
+        **about.cost.as_dict(),
         "complete": explanation.complete,
         "facts": dict(explanation.facts),
-        "verdict": dict(explanation.verdict),
+        "verdict": {} if explanation.verdict is None else explanation.verdict.as_dict(),
         "notices": list(explanation.notices),
-        "seed": about["seed"],
-        "device": about["device"],
-        "made": about["made"],
+        "seed": about.seed,
+        "device": about.device,
+        "made": about.made,
     }
 
 
@@ -391,9 +390,9 @@ def _hash(about: Mapping[str, Any]) -> str:
 
 def place_on_film(explanation: Explanation) -> dict[str, float] | None:
     """Where the model's grid lies on the film, in pixels of the film; ``None`` for a volume."""
-    model = explanation.provenance["model"]
+    model = explanation.provenance.model
     shape = explanation.heatmap.shape
-    return None if len(shape) != 2 else place_of(model["margins"], shape)
+    return None if len(shape) != 2 else place_of(model.margins, shape)
 
 
 def place_of(margins: Sequence[Sequence[int]], shape: Sequence[int]) -> dict[str, float]:
