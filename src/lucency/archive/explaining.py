@@ -86,8 +86,8 @@ class Worker:
         found = regions(scan) if flat else None
         weighed = None if found is None else evidence(answer, scan, explainer.engine, found)
         half, scale = _on_grid(answer, scan, explainer.classifier)
-        elsewhere = said.get("elsewhere") or ()
-        without = said.get("without")
+        assert said is not None
+        elsewhere, without = said.elsewhere, said.without
         beaten = sum(p <= without for p in elsewhere) if without is not None else 0
         row = dataclasses.replace(
             bare(film, asked, content, state),
@@ -96,39 +96,39 @@ class Worker:
             spacing=None if scan.spacing is None else list(scan.spacing),
             target=answer.target,
             probability=answer.probability,
-            score=float(about["question"]["score"]),
-            called=bool(said["called"]),
+            score=about.question.score,
+            called=said.called,
             probabilities=dict(answer.probabilities),
-            verdict=str(said["text"]),
-            zone=said["zone"] or None,
-            side=said["side"] or None,
-            place=said["place"] or None,
+            verdict=said.text,
+            zone=said.zone or None,
+            side=said.side or None,
+            place=said.place or None,
             peak=None if answer.peak is None else list(answer.peak),
             at=None if weighed is None else weighed.at or None,
             shares=None if weighed is None else weighed.shares,
             on=None if weighed is None else weighed.on,
             area=None if weighed is None else weighed.area,
             effect=None if weighed is None else weighed.effect,
-            region_area=float(said["area"]),
-            region_evidence=float(said["evidence"]),
+            region_area=said.area,
+            region_evidence=said.evidence,
             without=without,
             p=(1 + beaten) / (1 + len(elsewhere)) if elsewhere else None,
-            repeatable=said["level"] or None,
-            signal_to_noise=said["signal_to_noise"],
-            out_of_distribution=said["out_of_distribution"],
-            sanity=said["sanity"],
+            repeatable=said.level or None,
+            signal_to_noise=said.signal_to_noise,
+            out_of_distribution=said.out_of_distribution,
+            sanity=said.sanity,
             complete=answer.complete,
             notices=list(answer.notices),
-            evaluations=int(about["evaluations"]),
-            gradients=int(about["gradients"]),
-            seconds=float(about["seconds"]),
+            evaluations=about.cost.evaluations,
+            gradients=about.cost.gradients,
+            seconds=about.cost.seconds,
             landmarks=None if found is None or found.landmarks is None else list(dataclasses.astuple(found.landmarks)),
             grid=_place_of_grid(scan, explainer.classifier),
             map=half,
             scale=scale,
             digest=digest_of(half),
             picture=_picture(answer, found) if asked.picture else None,
-            provenance=json.dumps(dict(about), default=str),
+            provenance=json.dumps(about.as_dict()),
         )
         if film.boxes or film.mask:
             truth = _truth(film, scan)
