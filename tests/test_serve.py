@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,3 +68,34 @@ def test_a_map_is_made_once_and_then_costs_nothing(client: TestClient, scan: str
     assert 'lucency_cache_total{found="true",what="explanations"} 1.0' in client.get("/metrics").text
     header, arrays = unpack(client.get(f"/api/v1/explanations/{found['id']}/timeline").content)
     assert len(header["frames"]) == len(arrays["heatmap"]) == len(arrays["perturbed"])
+
+
+def ended(client: TestClient, job: str) -> dict[str, Any]:
+    """The job when it has ended, by its stream of events."""
+    last: dict[str, Any] = {}
+    with client.stream("GET", f"/api/v1/jobs/{job}/events") as events:
+        for line in events.iter_lines():
+            if line.startswith("data: "):
+                last = json.loads(line.removeprefix("data: "))
+    return last
+
+
+def test_a_job_makes_the_same_answer_and_is_one_however_often_it_is_asked_for(client: TestClient, scan: str) -> None:
+    first = client.post("/api/v1/explanations", json=asked(scan, wait=False))
+    assert first.status_code == 202
+    assert client.post("/api/v1/explanations", json=asked(scan, wait=False)).json()["job"] == first.json()["job"]
+    found = ended(client, first.json()["job"])
+    assert found["state"] == "done"
+    record = client.post("/api/v1/explanations", json=asked(scan))
+    assert record.json()["id"] == found["explanation"]
+    assert client.post("/api/v1/explanations", json=asked(scan, wait=False)).status_code == 200
+
+
+def test_a_job_is_cancelled_and_can_be_asked_for_again(client: TestClient, scan: str) -> None:
+    long = asked(scan, method="rise", parameters={"samples": 100_000}, wait=False)
+    job = client.post("/api/v1/explanations", json=long).json()["job"]
+    client.delete(f"/api/v1/jobs/{job}")
+    assert ended(client, job)["state"] == "cancelled"
+    again = client.post("/api/v1/explanations", json=long).json()
+    assert (again["job"], again["state"]) in ((job, "waiting"), (job, "running"))
+    client.delete(f"/api/v1/jobs/{job}")

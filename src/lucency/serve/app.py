@@ -15,6 +15,8 @@ Beyond what was agreed between page and service:
 - ``GET methods``: ``type`` is integer, number, boolean, choice, text, list, length (16 or "15mm"), removal or
   superpixels; ``optional`` parameters may be null; ``above`` stands for an exclusive minimum. ``parameters`` in a
   request are plain JSON values; a removal with parameters of its own is ``{"name", "parameters"}``.
+- ``GET jobs`` lists jobs; a job is ``{"job", "state": waiting, running, done, failed or cancelled, "done", "seconds",
+  "left", "evaluations", "explanation", "error"}``; its events are named by the state and carry the same.
 - ``POST ask`` takes boxes as ``{"rows": [from, to], "columns": [from, to]}`` in pixels of the film, a mask as
   ``{"width", "height", "bits": base64}`` or ``{"width", "height", "runs": [zeros, ones, ...]}``, and
   ``{"superpixel": number}``.
@@ -46,8 +48,9 @@ from starlette.staticfiles import StaticFiles
 import lucency.viewer
 from lucency.classifier import Classifier
 from lucency.errors import LucencyError
-from lucency.serve import agreement, ask, explanations, live, scans, worklist
+from lucency.serve import agreement, ask, backlog, explanations, live, scans, worklist
 from lucency.serve.ask import Asking
+from lucency.serve.backlog import Backlog
 from lucency.serve.logs import Counted
 from lucency.serve.metrics import Metrics
 from lucency.serve.problems import answered
@@ -84,12 +87,16 @@ def create_app(settings: Settings, classifiers: Sequence[Classifier]) -> FastAPI
     store = Store(settings.folder, settings.database)
     shop = Workshop(settings, classifiers, store, metrics)
     shop.asking = Asking(shop)
+    shop.backlog = Backlog(shop, settings)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        shop.close()
-        store.close()
+        try:
+            yield
+        finally:
+            shop.backlog.close()
+            shop.close()
+            store.close()
 
     app = FastAPI(
         title="Lucency",
@@ -110,7 +117,7 @@ def create_app(settings: Settings, classifiers: Sequence[Classifier]) -> FastAPI
     )  # fmt: skip
     for kind in handled:
         app.add_exception_handler(kind, answered)
-    for part in (scans, explanations, agreement, ask, worklist, live):
+    for part in (scans, explanations, agreement, backlog, ask, worklist, live):
         app.include_router(part.router, prefix="/api/v1")
     app.include_router(_state(shop, settings))
     viewer = Path(lucency.viewer.__file__).with_name("static")

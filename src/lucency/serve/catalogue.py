@@ -24,7 +24,7 @@ from lucency.removal.base import removals
 Kind = Literal["integer", "number", "boolean", "choice", "text", "list", "length", "removal", "superpixels"]
 PATHS = {"source"}
 """Fields that name files: nothing in a request may."""
-LARGEST = 10_000_000
+LARGEST = 100_000
 """No whole number of a parameter may be larger: what it counts would fill the memory."""
 
 
@@ -168,7 +168,7 @@ def _word(key: str, value: Any) -> str:
         return ",".join(_word(key, v) for v in value)
     if isinstance(value, int | float) and abs(value) > LARGEST:
         raise ParameterError(f"The parameter {key} is {value:g}; at most {LARGEST:,} is taken.")
-    if isinstance(value, str) and re.fullmatch(r"\s*[0-9_]{8,}\s*", value):
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9_]{6,}\s*", value):
         return _word(key, float(value))
     if isinstance(value, int | float | str) and len(str(value)) <= 200:
         return str(value)

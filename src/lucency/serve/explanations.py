@@ -48,6 +48,9 @@ async def prepared(shop: Workshop, wanted: ExplanationWanted, user: str) -> Prep
 async def explain(wanted: ExplanationWanted, shop: Shop, user: User) -> Any:
     """Asks for a map: 200 with the record, or 202 with a job where it is not waited for."""
     question = await prepared(shop, wanted, user)
+    if not wanted.wait and await anyio.to_thread.run_sync(shop.store.find_explanation, question.name) is None:
+        job = await anyio.to_thread.run_sync(shop.backlog.add, question, user)
+        return JSONResponse(job.model_dump(), 202)
     future = await anyio.to_thread.run_sync(shop.explain, question, user)
     name = await asyncio.wrap_future(future)
     return Record(**await anyio.to_thread.run_sync(shop.store.record, name))

@@ -90,12 +90,15 @@ class Turns:
             self._woken = True
             self._changed.notify()
 
-    def close(self) -> None:
-        """Ends the thread after the step that it is at; what still waits is cancelled."""
+    def close(self, seconds: float) -> None:
+        """Ends the thread after the step that it is at; what still waits is told so.
+
+        A step that takes longer than so many seconds is not waited for: the process ends without it.
+        """
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(seconds)
 
     _woken = False
 

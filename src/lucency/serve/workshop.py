@@ -45,8 +45,11 @@ from lucency.writing import whole
 
 if TYPE_CHECKING:
     from lucency.serve.ask import Asking
+    from lucency.serve.backlog import Backlog
 
 SCANS_AT_HAND = 8
+GRACE = 5.0
+"""Seconds that the step under way gets when the server stops."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class Workshop:
         self._lock = threading.Lock()
         self._under_way: dict[str, Future[str]] = {}
         self.asking: Asking
+        self.backlog: Backlog
 
     def _between(self) -> None:
         for act in self.between:
@@ -120,7 +124,7 @@ class Workshop:
 
     def close(self) -> None:
         """Ends the device's thread after the step that it is at."""
-        self.turns.close()
+        self.turns.close(GRACE)
 
     def bench(self, model: str) -> Bench:
         """A classifier that may be asked.
@@ -261,6 +265,7 @@ class Workshop:
         *,
         on_step: Callable[[Step, float], None] | None = None,
         cancel: threading.Event | None = None,
+        keep_stopped: bool = True,
         extra: int = 0,
     ) -> Future[str]:
         """The name of the answer, once it is there.
@@ -269,7 +274,8 @@ class Workshop:
 
         Args:
             on_step: called with each step and the seconds that the run took so far, on the device's thread.
-            cancel: ends the run with the map so far, which is kept under a name of its own.
+            cancel: ends the run with the map so far, which is kept under a name of its own where ``keep_stopped``
+                says so; the name is empty otherwise.
             extra: how many more than the usual number may wait, see :meth:`Turns.submit`.
 
         Raises:
@@ -285,16 +291,19 @@ class Workshop:
                 return done
             if name in self._under_way and on_step is None and cancel is None:
                 return self._under_way[name]
-            future = self.turns.submit(
-                user, lambda: self._run(prepared, on_step, cancel or threading.Event()), extra=extra
-            )
+            stop = cancel or threading.Event()
+            future = self.turns.submit(user, lambda: self._run(prepared, on_step, stop, keep_stopped), extra=extra)
             if cancel is None:
                 self._under_way[name] = future
                 future.add_done_callback(lambda _: self._under_way.pop(name, None))
         return future
 
     def _run(
-        self, prepared: Prepared, on_step: Callable[[Step, float], None] | None, cancel: threading.Event
+        self,
+        prepared: Prepared,
+        on_step: Callable[[Step, float], None] | None,
+        cancel: threading.Event,
+        keep_stopped: bool,
     ) -> Task[str]:
         began, resting = time.perf_counter(), 0.0
         if self.store.find_explanation(prepared.name) is not None:
@@ -310,10 +319,13 @@ class Workshop:
                     on_step(step, busy)
                 if busy > self.settings.longest:
                     stopped = True
+                if stopped or (cancel.is_set() and not keep_stopped):
                     break
                 rests = time.perf_counter()
                 yield
                 resting += time.perf_counter() - rests
+            if cancel.is_set() and not keep_stopped:
+                return ""
             explanation = run.explanation
             yield
             recording = Recording.of(recorder)
