@@ -12,113 +12,59 @@ The switches are flipped in balanced designs (:mod:`lucency.masks.designs`): the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cache, partial
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from lucency.classifier import Question
-from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.designs import balanced_switches
-from lucency.masks.superpixels import Slic, Superpixels, painted, switched
-from lucency.methods.base import Fact, Facts, Method, Step, other_classes
-from lucency.methods.sampling import growing
-from lucency.methods.stable import check_rule, expected_agreement
-from lucency.removal import Removal, SegmentMean, of_pieces
-from lucency.scan import Scan
+from lucency.methods.base import Fact
+from lucency.methods.game import Coalitions, Fit, Plan, SuperpixelGame
 
 POOR_FIT = 0.5
 """A fit that explains less than this share of the score's variance is called poor."""
 
 
 @dataclass(frozen=True)
-class Lime(Method):
+class Lime(SuperpixelGame):
     """Fits a weighted linear model to scores of scans with random superpixels switched off.
 
+    The first of the samples has everything on.
+
     Attributes:
-        superpixels: how the scan is cut.
-        samples: how many random scans are asked about at most; the first has everything on.
-        removal: what stands in a superpixel that is off.
         width: sigma of the kernel; smaller = only scans nearly as they are count.
         alpha: strength of the ridge penalty.
-        stability: stop as soon as the superpixels on top are expected to agree with those of another run to this
-            degree (Jaccard index, 0..1); ``None`` makes all samples.
-        top: how many superpixels have to agree.
-        all_classes: the same forward passes give a map of each other class too, by name beside the answer's.
     """
 
     name: ClassVar[str] = "lime"
     title: ClassVar[str] = "LIME"
     paper: ClassVar[str] = "Ribeiro et al., KDD 2016"
-    panel: ClassVar = "scatter"
-    axes: ClassVar[tuple[str, str]] = ("superpixels on", "score")
     unit: ClassVar[str] = "weight of the superpixel in the local linear model"
 
-    superpixels: Superpixels = field(default_factory=Slic)
-    samples: int = 1000
-    removal: Removal = field(default_factory=SegmentMean)
     width: float = 0.25
     alpha: float = 1.0
-    stability: float | None = None
-    top: int = 5
-    all_classes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_rule(self.stability, self.top)
         if self.samples < 2 or not self.width > 0 or not self.alpha > 0:
             raise ParameterError(
                 f"LIME needs at least 2 samples and a width and alpha above 0, "
                 f"not {self.samples}, {self.width} and {self.alpha}."
             )
 
-    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
-        labels = self.superpixels.labels(engine.classifier.prepare(scan)).to(engine.device)
-        others = other_classes(question, engine.classifier) if self.all_classes else []
-        probe = engine.open(scan, question, of_pieces(self.removal, labels), others)
-        pieces = int(labels.max()) + 1
-        switches = balanced_switches(self.samples - 1, pieces, engine.generator())
+    def plan(self, game: Coalitions, generator: torch.Generator) -> Plan:
+        switches = balanced_switches(self.samples - 1, game.pieces, generator)
         on = torch.cat([torch.ones_like(switches[:1]), switches])
-        every = probe.clean.new_empty((0, len(probe.questions)))
 
-        def perturbed(on: Tensor) -> Tensor:
-            return probe.removed(switched(labels, on))[0]
+        def fit(question: int, scores: Tensor) -> Fit:
+            some = on[: len(scores)]
+            found = weighted_ridge(some, scores, kernel(some, self.width), self.alpha)
+            return Fit(found.weights, found.standard_error, _facts(found))
 
-        for which in growing(self.samples, 2, probe.batch_size):
-            batch = on[which]
-            every = torch.cat([every, probe.scores(switched(labels, batch))])
-            scores = every[:, 0]
-            fit = cache(partial(self._fit, on[: len(scores)], scores.cpu()))
-            last = batch[-1:]
-            # With fewer pairs than unknowns the fit goes through every point and knows nothing of its error.
-            known = len(scores) > 2.5 * (pieces + 1)
-            stable = (
-                self.stability is not None
-                and known
-                and self.stability <= expected_agreement(fit().weights, fit().standard_error, self.top)
-            )
-            yield Step(
-                done=1.0 if stable else len(scores) / self.samples,
-                score=float(scores[-1]),
-                heatmap=partial(_map, labels, fit, "weights"),
-                perturbed=partial(perturbed, last),
-                standard_error=partial(_map, labels, fit, "standard_error") if known else None,
-                point=(float(last.sum()), float(scores[-1])),
-                also={
-                    q.label: partial(_map, labels, partial(self._fit, on[: len(scores)], every[:, i].cpu()), "weights")
-                    for i, q in enumerate(others, 1)
-                },
-                facts=Facts(partial(_facts, fit)),
-            )
-            if stable:
-                return
-
-    def _fit(self, on: Tensor, scores: Tensor) -> LocalFit:
-        return weighted_ridge(on, scores, kernel(on, self.width), self.alpha)
+        # With fewer pairs than unknowns the fit goes through every point and knows nothing of its error.
+        return Plan(on, fit, known=lambda n: n > 2.5 * (game.pieces + 1))
 
 
 @dataclass(frozen=True)
@@ -172,13 +118,7 @@ def weighted_ridge(on: Tensor, scores: Tensor, weights: Tensor, alpha: float) ->
     )
 
 
-def _map(labels: Tensor, fit: Callable[[], LocalFit], what: str) -> Tensor:
-    values: Tensor = getattr(fit(), what)
-    return painted(labels, values)
-
-
-def _facts(fit: Callable[[], LocalFit]) -> dict[str, Fact]:
-    found = fit()
+def _facts(found: LocalFit) -> dict[str, Fact]:
     facts: dict[str, Fact] = {
         "superpixels": len(found.weights),
         "R²": found.r2,

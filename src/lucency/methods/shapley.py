@@ -14,108 +14,64 @@ answer is exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cache, partial
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from lucency.classifier import Question
-from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.designs import random_pairs
-from lucency.masks.superpixels import Slic, Superpixels, painted, switched
-from lucency.methods.base import Fact, Facts, Method, Step, other_classes
-from lucency.methods.sampling import growing
-from lucency.methods.stable import check_rule, expected_agreement
-from lucency.removal import Removal, SegmentMean, of_pieces
-from lucency.scan import Scan
+from lucency.methods.base import Fact
+from lucency.methods.game import Coalitions, Fit, Plan, SuperpixelGame
 
 
 @dataclass(frozen=True)
-class Shapley(Method):
+class Shapley(SuperpixelGame):
     """Shapley values of the superpixels, painted on them.
 
-    Attributes:
-        superpixels: how the scan is cut.
-        samples: how many coalitions are asked about at most, besides all and none; an even number.
-        removal: what stands in a superpixel that is off.
-        stability: stop as soon as the superpixels on top are expected to agree with those of another run to this
-            degree (Jaccard index, 0..1); ``None`` makes all samples.
-        top: how many superpixels have to agree.
-        all_classes: the same forward passes give a map of each other class too, by name beside the answer's.
+    Of the samples, which are an even number, all and none do not count.
     """
 
     name: ClassVar[str] = "shapley"
     title: ClassVar[str] = "Kernel SHAP"
     paper: ClassVar[str] = "Lundberg & Lee, NeurIPS 2017"
-    panel: ClassVar = "scatter"
-    axes: ClassVar[tuple[str, str]] = ("superpixels on", "score")
     unit: ClassVar[str] = "Shapley value of the superpixel"
-
-    superpixels: Superpixels = field(default_factory=Slic)
-    samples: int = 1000
-    removal: Removal = field(default_factory=SegmentMean)
-    stability: float | None = None
-    top: int = 5
-    all_classes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_rule(self.stability, self.top)
         if self.samples < 2 or self.samples % 2:
             raise ParameterError(f"Coalitions come in pairs, so their number must be even and not {self.samples}.")
 
-    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
-        labels = self.superpixels.labels(engine.classifier.prepare(scan)).to(engine.device)
-        others = other_classes(question, engine.classifier) if self.all_classes else []
-        probe = engine.open(scan, question, of_pieces(self.removal, labels), others)
-        pieces = int(labels.max()) + 1
+    def plan(self, game: Coalitions, generator: torch.Generator) -> Plan:
+        pieces = game.pieces
         if pieces < 2:
             raise ParameterError("The scan is all one superpixel, so there is no game; ask for smaller pieces.")
-        nones = probe.scores(switched(labels, torch.zeros(1, pieces)))[0].tolist()
-        fulls = probe.clean.tolist()
-        none, full = nones[0], fulls[0]
+        nones = game.scores(torch.zeros(1, pieces))[0].tolist()
+        fulls = game.probe.clean.tolist()
         exact = 2**pieces - 2 <= self.samples
-        generator = engine.generator()
         half = every_pair(pieces, generator) if exact else random_pairs(pieces, self.samples // 2, generator)
         # Each coalition is followed by its opposite.
         on = torch.stack([half, 1 - half], 1).flatten(0, 1)
         weights = kernel(on) if exact else torch.ones(len(on), dtype=torch.float64)
 
-        def perturbed(on: Tensor) -> Tensor:
-            return probe.removed(switched(labels, on))[0]
-
-        every = probe.clean.new_empty((0, len(probe.questions)))
-        for which in growing(len(on), 2, max(2, probe.batch_size // 2 * 2)):
-            batch = on[which]
-            every = torch.cat([every, probe.scores(switched(labels, batch))])
-            scores = every[:, 0]
-            n = len(scores)
+        def fit(question: int, scores: Tensor) -> Fit:
+            n, none, full = len(scores), nones[question], fulls[question]
             left = 1 - n / len(on) if exact else 1.0
-            solves = [
-                cache(partial(constrained_fit, on[:n], every[:, i].cpu(), weights[:n], nones[i], fulls[i], left))
-                for i in range(len(fulls))
-            ]
-            solve = solves[0]
-            last = batch[-1:]
-            # With fewer pairs than unknowns the fit goes through every point and knows nothing of its error.
-            known = n // 2 >= 2 * pieces or left == 0
-            stable = known and self.stability is not None and self.stability <= expected_agreement(*solve(), self.top)
-            yield Step(
-                done=1.0 if stable else n / len(on),
-                score=float(scores[-1]),
-                heatmap=partial(_map, labels, solve, 0),
-                perturbed=partial(perturbed, last),
-                standard_error=partial(_map, labels, solve, 1) if known else None,
-                point=(float(last.sum()), float(scores[-1])),
-                also={q.label: partial(_map, labels, one, 0) for q, one in zip(others, solves[1:], strict=True)},
-                facts=Facts(partial(_facts, solve, none, full, exact and n == len(on))),
-            )
-            if stable:
-                return
+            values, error = constrained_fit(on[:n], scores, weights[:n], none, full, left)
+            facts: dict[str, Fact] = {
+                "superpixels": len(values),
+                "score with all removed": none,
+                "completeness gap": float((values.sum() - (full - none)).abs()),
+                "exact": exact and n == len(on),
+            }
+            return Fit(values, error, facts)
+
+        # With fewer pairs than unknowns the fit goes through every point and knows nothing of its error.
+        def known(n: int) -> bool:
+            return n // 2 >= 2 * pieces or (exact and n == len(on))
+
+        return Plan(on, fit, known, together=2)
 
 
 def kernel(on: Tensor) -> Tensor:
@@ -160,17 +116,3 @@ def constrained_fit(
     pairs = len(lever)
     correction = pairs / max(pairs - pieces + 1, 1)
     return share + deviation, (left * correction * lever.square().sum(0)).sqrt()
-
-
-def _map(labels: Tensor, solve: Callable[[], tuple[Tensor, Tensor]], which: int) -> Tensor:
-    return painted(labels, solve()[which])
-
-
-def _facts(solve: Callable[[], tuple[Tensor, Tensor]], none: float, full: float, exact: bool) -> dict[str, Fact]:
-    values = solve()[0]
-    return {
-        "superpixels": len(values),
-        "score with all removed": none,
-        "completeness gap": float((values.sum() - (full - none)).abs()),
-        "exact": exact,
-    }
