@@ -28,22 +28,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lucency.classifier import Question
-from lucency.engine import Engine, Probe
+from lucency.engine import Probe
 from lucency.errors import ParameterError
 from lucency.masks.smooth import SmoothMax, shifted
-from lucency.methods.base import Method, Step
-from lucency.methods.emptied import emptied
-from lucency.methods.meaningful import Game
+from lucency.methods.optimised import Game, Iteration, MaskOptimiser, check_game
 from lucency.removal import Blur, Removal
-from lucency.scan import Scan
 
 REFERENCE_ITERATIONS = 800
 START = 0.5
 
 
 @dataclass(frozen=True)
-class Extremal(Method):
+class Extremal(MaskOptimiser):
     """Finds, for each area, the region of that area whose keeping (or removing) moves the score most.
 
     Attributes:
@@ -60,9 +56,6 @@ class Extremal(Method):
     name: ClassVar[str] = "extremal"
     title: ClassVar[str] = "Extremal perturbation"
     paper: ClassVar[str] = "Fong, Patrick & Vedaldi, ICCV 2019"
-    panel: ClassVar = "curve"
-    axes: ClassVar[tuple[str, str]] = ("iteration", "score")
-    needs_gradients: ClassVar[bool] = True
     unit: ClassVar[str] = "share of the masks that claim the pixel"
 
     areas: tuple[float, ...] = (0.05, 0.1, 0.2)
@@ -79,15 +72,11 @@ class Extremal(Method):
         super().__post_init__()
         if not self.areas or not all(0 < a < 1 for a in self.areas):
             raise ParameterError(f"Areas are shares of the scan above 0 and below 1, not {self.areas}.")
-        if self.game not in ("deletion", "preservation"):
-            raise ParameterError(f"The game is deletion or preservation, not {self.game!r}.")
+        check_game(self.game)
         if self.iterations < 1 or self.step < 1 or not self.sigma > 0:
             raise ParameterError("An extremal mask needs at least 1 iteration, a step of at least 1 and sigma above 0.")
 
-    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
-        engine.classifier.network()
-        probe = engine.open(scan, question, self.removal)
-        nothing_left = emptied(probe)
+    def optimised(self, probe: Probe, start: Tensor | None, generator: torch.Generator) -> Iterator[Iteration]:
         device = probe.pixels.device
         up = SmoothMax(probe.grid, self.step, self.sigma, device)
         ideal = torch.stack([_ideal(a, int(torch.tensor(probe.grid).prod())) for a in self.areas]).to(device)
@@ -96,7 +85,6 @@ class Extremal(Method):
         pace = REFERENCE_ITERATIONS / self.iterations
         growth = 1.0035**pace
         descent = torch.optim.SGD([parameters], lr=self.rate * pace, momentum=self.momentum, dampening=self.momentum)
-        generator = engine.generator()
         for iteration in range(1, self.iterations + 1):
             masks = up(parameters)
             reach = self.step // 2
@@ -119,17 +107,12 @@ class Extremal(Method):
             with torch.no_grad():
                 parameters.clamp_(0, 1)
             now = masks.detach()
-            yield Step(
-                done=iteration / self.iterations,
+            yield Iteration(
                 score=float(score[0]),
+                shown=now[0] if self.game == "preservation" else 1 - now[0],
                 heatmap=partial(_mean, now),
-                perturbed=partial(self._seen, probe, now[:1]),
-                point=(float(iteration), float(score[0])),
-                facts=nothing_left | {f"area {a:g}": float(m.mean()) for a, m in zip(self.areas, now, strict=True)},
+                facts={f"area {a:g}": float(m.mean()) for a, m in zip(self.areas, now, strict=True)},
             )
-
-    def _seen(self, probe: Probe, masks: Tensor) -> Tensor:
-        return probe.removed(masks if self.game == "preservation" else 1 - masks)[0]
 
 
 def _ideal(area: float, pixels: int) -> Tensor:

@@ -22,18 +22,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lucency.classifier import Question
-from lucency.engine import Engine, Probe
+from lucency.engine import Probe
 from lucency.errors import ParameterError
 from lucency.masks.smooth import resized
-from lucency.methods.base import Method, Step
-from lucency.methods.emptied import emptied
+from lucency.methods.optimised import Iteration, MaskOptimiser
 from lucency.removal import Blur, Removal
-from lucency.scan import Scan
 
 
 @dataclass(frozen=True)
-class Igos(Method):
+class Igos(MaskOptimiser):
     """Learns a deletion and an insertion mask by integrated-gradient descent.
 
     Attributes:
@@ -51,9 +48,6 @@ class Igos(Method):
     name: ClassVar[str] = "igos"
     title: ClassVar[str] = "iGOS++"
     paper: ClassVar[str] = "Khorram et al., ACM CHIL 2021"
-    panel: ClassVar = "curve"
-    axes: ClassVar[tuple[str, str]] = ("iteration", "score")
-    needs_gradients: ClassVar[bool] = True
     unit: ClassVar[str] = "share of the pixel that the mask claims"
 
     removal: Removal = field(default_factory=Blur)
@@ -73,26 +67,20 @@ class Igos(Method):
                 "iGOS++ needs at least 1 iteration, path point and cell, noise of 0 or more, reach > 0."
             )
 
-    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
-        engine.classifier.network()
-        probe = engine.open(scan, question, self.removal)
-        nothing_left = emptied(probe)
+    def optimised(self, probe: Probe, start: Tensor | None, generator: torch.Generator) -> Iterator[Iteration]:
         cells = tuple(max(1, round(n / self.cell)) for n in probe.grid)
         edges = [torch.exp(-probe.pixels.diff(dim=a).square().mean(0) / self.edge) for a in range(1, probe.pixels.ndim)]
         masks = torch.ones((2, *cells), device=probe.pixels.device)
-        generator = engine.generator()
-        for iteration in range(1, self.iterations + 1):
+        for _ in range(self.iterations):
             direction = self._direction(probe, masks, edges, generator)
             masks = self._line_search(probe, masks, direction, edges)
             product = resized((masks[:1] * masks[1:]), probe.grid)
             score = float(probe.scores(product)[0, 0])
-            yield Step(
-                done=iteration / self.iterations,
+            yield Iteration(
                 score=score,
+                shown=product[0],
                 heatmap=partial(_claimed, product),
-                perturbed=partial(_seen, probe, product),
-                point=(float(iteration), score),
-                facts={**nothing_left, "masked share": float(1 - product.mean())},
+                facts={"masked share": float(1 - product.mean())},
             )
 
     def _regularisation(self, probe: Probe, masks: Tensor, edges: list[Tensor]) -> Tensor:
@@ -143,7 +131,3 @@ class Igos(Method):
 
 def _claimed(product: Tensor) -> Tensor:
     return 1 - product[0]
-
-
-def _seen(probe: Probe, masks: Tensor) -> Tensor:
-    return probe.removed(masks)[0]

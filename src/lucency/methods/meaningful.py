@@ -12,7 +12,7 @@ cannot become an adversarial pattern (section 4.3). Started from the heatmap of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, Literal, Self
@@ -25,15 +25,13 @@ from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.masks.smooth import resized, shifted, total_variation, upsampled
 from lucency.methods.base import Method, Step
-from lucency.methods.emptied import emptied
+from lucency.methods.optimised import START_SHARE, Game, Iteration, MaskOptimiser, check_game
 from lucency.removal import Blur, Removal
 from lucency.scan import Scan
 
-Game = Literal["deletion", "preservation"]
-
 
 @dataclass(frozen=True)
-class Meaningful(Method):
+class Meaningful(MaskOptimiser):
     """Learns the smallest mask that destroys, or preserves, the score.
 
     Attributes:
@@ -53,9 +51,6 @@ class Meaningful(Method):
     name: ClassVar[str] = "meaningful"
     title: ClassVar[str] = "Meaningful perturbation"
     paper: ClassVar[str] = "Fong & Vedaldi, ICCV 2017"
-    panel: ClassVar = "curve"
-    axes: ClassVar[tuple[str, str]] = ("iteration", "score")
-    needs_gradients: ClassVar[bool] = True
     unit: ClassVar[str] = "share of the pixel that the mask claims"
 
     game: Game = "deletion"
@@ -72,8 +67,7 @@ class Meaningful(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.game not in ("deletion", "preservation"):
-            raise ParameterError(f"The game is deletion or preservation, not {self.game!r}.")
+        check_game(self.game)
         if self.start not in ("circle", "blank") and not isinstance(self.start, Method):
             raise ParameterError(f"A mask starts from circle, blank or a method, not {self.start!r}.")
         if self.iterations < 1 or self.delta < 1 or self.tau < 0 or not self.sigma > 0 or not self.rate > 0:
@@ -84,32 +78,32 @@ class Meaningful(Method):
     def anytime(self) -> Self:
         return replace(self, start=self.start.anytime()) if isinstance(self.start, Method) else self
 
-    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
-        engine.classifier.network()
-        probe = engine.open(scan, question, self.removal)
-        nothing_left = emptied(probe)
-        cells = tuple(max(1, round(n / self.delta)) for n in probe.grid)
-        first, share = None, 0.0
-        if isinstance(self.start, Method):
-            share = 0.5
-            for before in self.start.steps(scan, question, engine):
-                first = before
-                # Until there is a mask, the map is the one to start from.
-                yield replace(
-                    before,
-                    done=share * before.done,
-                    heatmap=partial(self._started, probe, cells, before),
-                    standard_error=None,
-                    point=(0.0, before.score),
-                    reaction=None,
-                    also={},
-                    facts={},
-                )
-        mask = self._beginning(probe, cells, None if first is None else first.heatmap()).requires_grad_(True)
+    def started(
+        self, scan: Scan, question: Question, engine: Engine, probe: Probe
+    ) -> Generator[Step, None, Tensor | None]:
+        if not isinstance(self.start, Method):
+            return None
+        before: Step | None = None
+        for before in self.start.steps(scan, question, engine):
+            # Until there is a mask, the map is the one to start from.
+            yield replace(
+                before,
+                done=START_SHARE * before.done,
+                heatmap=partial(self._started, probe, before),
+                standard_error=None,
+                point=(0.0, before.score),
+                reaction=None,
+                also={},
+                facts={},
+            )
+        assert before is not None
+        return before.heatmap()
+
+    def optimised(self, probe: Probe, start: Tensor | None, generator: torch.Generator) -> Iterator[Iteration]:
+        mask = self._beginning(probe, start).requires_grad_(True)
         adam = torch.optim.Adam([mask], lr=self.rate)
-        generator = engine.generator()
         sign = 1.0 if self.game == "deletion" else -1.0
-        for iteration in range(1, self.iterations + 1):
+        for _ in range(self.iterations):
             offsets = torch.randint(-self.tau, self.tau + 1, (len(probe.grid),), generator=generator).tolist()
             full = shifted(upsampled(mask, probe.grid, self.sigma), offsets)
             score, gradient = probe.mask_gradient(full)
@@ -120,20 +114,15 @@ class Meaningful(Method):
             with torch.no_grad():
                 mask.clamp_(0, 1)
             now = mask.detach().clone()
-            yield Step(
-                done=share + (1 - share) * iteration / self.iterations,
+            yield Iteration(
                 score=float(score),
+                shown=full.detach()[0],
                 heatmap=partial(self._heatmap, now, probe.grid),
-                perturbed=partial(_seen, probe, full.detach()),
-                point=(float(iteration), float(score)),
-                facts={
-                    **nothing_left,
-                    "masked share": float((1 - now).mean() if self.game == "deletion" else now.mean()),
-                },
+                facts={"masked share": float((1 - now).mean() if self.game == "deletion" else now.mean())},
             )
 
-    def _started(self, probe: Probe, cells: tuple[int, ...], before: Step) -> Tensor:
-        return self._heatmap(self._beginning(probe, cells, before.heatmap()), probe.grid)
+    def _started(self, probe: Probe, before: Step) -> Tensor:
+        return self._heatmap(self._beginning(probe, before.heatmap()), probe.grid)
 
     def regularisation(self, mask: Tensor) -> Tensor:
         """The terms of equation 4 that do not look at the score, ``[B]`` for coarse masks ``[B, *cells]``."""
@@ -145,7 +134,8 @@ class Meaningful(Method):
         full = upsampled(mask, grid, self.sigma)[0]
         return 1 - full if self.game == "deletion" else full
 
-    def _beginning(self, probe: Probe, cells: tuple[int, ...], heatmap: Tensor | None) -> Tensor:
+    def _beginning(self, probe: Probe, heatmap: Tensor | None) -> Tensor:
+        cells = tuple(max(1, round(n / self.delta)) for n in probe.grid)
         claimed = torch.zeros((1, *cells), device=probe.pixels.device)
         if heatmap is not None:
             positive = heatmap.to(claimed).clamp_min(0)
@@ -163,7 +153,3 @@ class Meaningful(Method):
         fall = probe.clean[0] - probe.scores(kept)[:, 0]
         enough = (fall >= 0.99 * fall[-1]).nonzero()
         return discs[int(enough[0])][None]
-
-
-def _seen(probe: Probe, masks: Tensor) -> Tensor:
-    return probe.removed(masks)[0]
