@@ -23,7 +23,7 @@ from lucency.engine.footprint import SHARE, Footprint, free_memory
 from lucency.engine.graph import traced
 from lucency.engine.incremental import Incremental
 from lucency.engine.pieces import Pieces
-from lucency.engine.scorer import BATCH, Scorer
+from lucency.engine.scorer import BATCH, Raw, Scorer
 from lucency.engine.tokens import TokenNetwork
 from lucency.errors import LucencyError, ModelError, ParameterError, QuestionError, ran_out_of_memory
 from lucency.removal import Fill, Removal, Tokens, remove
@@ -31,8 +31,6 @@ from lucency.scan import Scan
 from lucency.work import count, introducing, trying
 
 Result = TypeVar("Result")
-Raw = tuple[Tensor, dict[str, Tensor]]
-"""Outputs ``[B, K]``, and the outputs of the watched layers."""
 CHECKED = 4
 """Scans that go through at both precisions."""
 ALIKE = 1e-4
@@ -558,13 +556,25 @@ class Probe:
             return None
         before = self.evaluations
         try:
-            fast = Scorer(self, Incremental(graph, clean, keep))
+            fast = Scorer(
+                Incremental(graph, clean, keep),
+                self.engine.classifier,
+                self.grid,
+                read=self.read,
+                removed=self._removed_at,
+                pieces=self.engine.pieces["windows"],
+                seconds=self.engine.seconds,
+                layers=keep,
+                tolerance=self.engine.tolerance,
+            )
             same = self.same(fast.raw(self.pixels[None]), self._clean_raw)
             if same and keep not in self.engine.checked:
                 # The classifier may do more than its network does, and not show it on the clean scan, or not alone.
                 x = self.pixels[None]
                 others = torch.cat([x.flip(-1) * 0.5, 1 - x, x])[: self.engine.batch_size]
-                same = self.same(fast.raw(others), self.engine.outputs(others, self.layers)) and fast.windows_agree()
+                same = self.same(fast.raw(others), self.engine.outputs(others, self.layers)) and fast.windows_agree(
+                    self.pixels, self.same
+                )
                 if same:
                     self.engine.checked.add(keep)
         except Exception:
@@ -603,6 +613,9 @@ class Probe:
         batches = [b for c in classes.unique() for b in torch.split(order[classes == c], most)]
         place = {int(n): i for i, n in enumerate(order)}
         return sorted(batches, key=lambda b: place[int(b[0])])
+
+    def _removed_at(self, masks: Tensor, corners: Tensor | None, size: tuple[int, int]) -> Tensor:
+        return self.removed(masks) if corners is None else self.removed_in(masks, corners, size)
 
     def removed_in(self, masks: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
         """The part of :meth:`removed` inside boxes of one size whose ``corners`` ``[B, 2]`` are given."""

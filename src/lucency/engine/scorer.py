@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from lucency.classifier import Classifier
 from lucency.engine.incremental import Incremental, Plan
+from lucency.engine.pieces import Pieces
 from lucency.engine.windows import Pair
 from lucency.errors import ran_out_of_memory
 from lucency.work import count
 
-if TYPE_CHECKING:
-    from lucency.engine.engine import Probe
+Raw = tuple[Tensor, dict[str, Tensor]]
+"""Outputs ``[B, K]``, and the outputs of the watched layers."""
 
 WHOLE_FROM = (0.3, 0.6, 0.95, 0.0)
 """Shares of a map from which on it is computed whole; 0 computes the scan whole from the start."""
@@ -30,66 +32,98 @@ class Scorer:
     All ways of computing give the same numbers, so finding the quickest costs little: the likely ones, by the number
     of multiplications, go through a few evaluations each, and the rest through the one that was quickest.
 
+    Args:
+        state: the traced network, which knows the clean scan.
+        classifier: takes scans in and reads the outputs out.
+        grid: size of the clean scan along each axis.
+        read: what the questions read ``[B, Q]`` from outputs and the watched layers.
+        removed: the perturbed scans of masks ``[B, H, W]``: whole without corners, else what stands in the boxes of one
+            size whose ``corners`` ``[B, 2]`` are given.
+        pieces: how many windows go through at once.
+        seconds: what plans took so far; shared by the scorers of an engine.
+        layers: the watched ones.
+        tolerance: the error of a score that is allowed for speed.
+
     Attributes:
         facts: how much the reach of the windows was cut and what error that makes, when a tolerance allows it.
     """
 
-    def __init__(self, probe: Probe, state: Incremental) -> None:
-        self._probe = probe
+    def __init__(
+        self,
+        state: Incremental,
+        classifier: Classifier,
+        grid: tuple[int, ...],
+        *,
+        read: Callable[[Tensor, dict[str, Tensor]], Tensor],
+        removed: Callable[[Tensor, Tensor | None, Pair], Tensor],
+        pieces: Pieces,
+        seconds: dict[tuple[object, ...], list[float]],
+        layers: tuple[str, ...] = (),
+        tolerance: float | None = None,
+    ) -> None:
         self._state = state
+        self._classifier = classifier
+        self._grid = grid
+        self._read = read
+        self._removed = removed
+        self._pieces = pieces
+        self._seconds = seconds
+        self._layers = layers
+        self._tolerance = tolerance
         self._reach: dict[Pair, float] = {}
         self.facts: dict[str, float] = {}
         self._last: Plan | None = None
 
     def whole(self, x: Tensor) -> Tensor:
         """What the questions read, ``[B, Q]``, on scans ``[B, C, H, W]``."""
-        return self._probe.read(*self.raw(x))
+        return self._read(*self.raw(x))
 
-    def raw(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def raw(self, x: Tensor) -> Raw:
         """The outputs ``[B, K]`` on scans ``[B, C, H, W]``, and the outputs of the watched layers."""
         return self._run_on(x, torch.zeros(len(x), 2, dtype=torch.long), self._state.plan((1, 1), 0.0))
 
-    def _run_on(self, x: Tensor, corners: Tensor, plan: Plan) -> tuple[Tensor, dict[str, Tensor]]:
+    def _run_on(self, x: Tensor, corners: Tensor, plan: Plan) -> Raw:
         """The same for what stands in boxes, or for whole scans, in display values."""
-        classifier = self._probe.engine.classifier
         count(len(corners))
-        returned, features = self._state.run(classifier.enter(x), corners, plan)
-        return classifier.read_out(returned, x), features
+        returned, features = self._state.run(self._classifier.enter(x), corners, plan)
+        return self._classifier.read_out(returned, x), features
 
-    def windows_agree(self) -> bool:
-        """Whether scans whose middle is changed get the same scores on windows and whole."""
-        probe, state = self._probe, self._state
-        corner = [n // 3 for n in probe.grid]
+    def windows_agree(self, pixels: Tensor, same: Callable[[Raw, Raw], bool]) -> bool:
+        """Whether ``pixels`` ``[C, H, W]`` with another middle get the same scores on windows and whole."""
+        corner = [n // 3 for n in self._grid]
         size = (max(1, corner[0] // 2), max(1, corner[1] // 2))
         rows, columns = (slice(c, c + n) for c, n in zip(corner, size, strict=True))
-        x = probe.pixels.repeat(min(2, probe.batch_size), *[1] * probe.pixels.ndim)
+        x = pixels.repeat(min(2, self._pieces.size), *[1] * pixels.ndim)
         x[0, ..., rows, columns] = 1 - x[0, ..., rows, columns]
         x[1:, ..., rows, columns] *= 0.5
         part = x[..., rows, columns]
-        return probe.same(self._run_on(part, torch.tensor([corner] * len(x)), state.plan(size, 1.0)), self.raw(x))
+        return same(self._run_on(part, torch.tensor([corner] * len(x)), self._state.plan(size, 1.0)), self.raw(x))
 
     def scores(self, masks: Tensor, boxes: Tensor) -> Tensor:
         """What the questions read, ``[B, Q]``, where masks ``[B, H, W]`` leave out something inside their boxes."""
-        found = self._probe.clean.new_empty(len(masks), len(self._probe.questions))
+        found: Tensor | None = None
         edges = boxes[:, :, 1] - boxes[:, :, 0]
         size = (int(edges[:, 0].max()), int(edges[:, 1].max()))
         # A box cut off at the border gets a window of full size moved inwards: it holds some clean pixels besides.
-        corners = torch.minimum(boxes[:, :, 0], torch.tensor(self._probe.grid) - torch.tensor(size))
+        corners = torch.minimum(boxes[:, :, 0], torch.tensor(self._grid) - torch.tensor(size))
         reach = self._reach_for(masks, corners, size)
-        pieces = self._probe.engine.pieces["windows"]
         left = torch.arange(len(masks))
         while len(left):
             plan, measuring = self._plan(size, reach)
             classes = corners[left] % torch.tensor(plan.stride)
-            alike = left[(classes == classes[0]).all(1)][: min(8, pieces.size) if measuring else pieces.size]
+            alike = left[(classes == classes[0]).all(1)][
+                : min(8, self._pieces.size) if measuring else self._pieces.size
+            ]
             began = time.process_time()
             try:
-                found[alike] = self._run(masks[alike], corners[alike], plan)
+                scores = self._read(*self._outputs(masks[alike], corners[alike], plan))
             except RuntimeError as error:
                 if not ran_out_of_memory(error):
                     raise
-                pieces.halve(len(alike))
+                self._pieces.halve(len(alike))
                 continue
+            found = scores.new_empty(len(masks), scores.shape[1]) if found is None else found
+            found[alike] = scores
             if measuring and len(alike) == 8:
                 self._measured(plan, reach, (time.process_time() - began) / 8)
             elif measuring:
@@ -97,6 +131,7 @@ class Scorer:
                 self._measured(plan, reach, plan.work * 1e-9)
             left = left[~torch.isin(left, alike)]
         self._last = plan
+        assert found is not None
         return found
 
     @property
@@ -119,7 +154,7 @@ class Scorer:
 
     def _plan(self, size: Pair, reach: float) -> tuple[Plan, bool]:
         """The quickest plan so far, or one that is still to be measured."""
-        plans, seconds = self._plans(size, reach), self._probe.engine.seconds
+        plans, seconds = self._plans(size, reach), self._seconds
         if len(plans) == 1:
             return plans[0], False
         times = {i: seconds.get(self._key(p, reach), []) for i, p in enumerate(plans)}
@@ -129,23 +164,17 @@ class Scorer:
         return plans[min(times, key=lambda i: min(times[i]))], False
 
     def _measured(self, plan: Plan, reach: float, seconds: float) -> None:
-        self._probe.engine.seconds.setdefault(self._key(plan, reach), []).append(seconds)
+        self._seconds.setdefault(self._key(plan, reach), []).append(seconds)
 
     def _key(self, plan: Plan, reach: float) -> tuple[object, ...]:
-        return (plan.size, reach, len(plan.windows), self._probe.grid, tuple(self._probe.layers))
+        return (plan.size, reach, len(plan.windows), self._grid, self._layers)
 
-    def _run(self, masks: Tensor, corners: Tensor, plan: Plan) -> Tensor:
-        return self._probe.read(*self._outputs(masks, corners, plan))
-
-    def _outputs(self, masks: Tensor, corners: Tensor, plan: Plan) -> tuple[Tensor, dict[str, Tensor]]:
-        probe = self._probe
-        x = probe.removed_in(masks, corners, plan.size) if plan.windows else probe.removed(masks)
-        return self._run_on(x, corners, plan)
+    def _outputs(self, masks: Tensor, corners: Tensor, plan: Plan) -> Raw:
+        return self._run_on(self._removed(masks, corners if plan.windows else None, plan.size), corners, plan)
 
     def _reach_for(self, masks: Tensor, corners: Tensor, size: Pair) -> float:
         """How far the windows may be cut within the tolerance, judged on a sample that is computed both ways."""
-        probe = self._probe
-        if probe.engine.tolerance is None:
+        if self._tolerance is None:
             return 1.0
         if size not in self._reach:
             # Of one alignment, so that they go through in one batch.
@@ -158,9 +187,9 @@ class Scorer:
 
             def through(reach: float) -> tuple[Tensor, Tensor]:
                 plan = min((self._state.plan(size, s, reach) for s in WHOLE_FROM), key=lambda p: p.work)
-                parts = which.split(probe.engine.pieces["windows"].size)
+                parts = which.split(self._pieces.size)
                 raws = [self._outputs(masks[part], corners[part], plan) for part in parts]
-                return torch.cat([probe.read(*raw)[:, 0] for raw in raws]), torch.cat([raw[0] for raw in raws])
+                return torch.cat([self._read(*raw)[:, 0] for raw in raws]), torch.cat([raw[0] for raw in raws])
 
             exact, whole = through(1.0)
             if not bool((whole.std(0) > 0).any()):
@@ -176,7 +205,7 @@ class Scorer:
                 # are asked too, because a score that is full to the brim hides every error.
                 ranked = typical <= SMALL * float(exact.std())
                 ranked = ranked and bool(((outputs - whole).square().mean(0).sqrt() <= SMALL * whole.std(0)).all())
-                if worst > probe.engine.tolerance or not ranked:
+                if worst > self._tolerance or not ranked:
                     break
                 self._reach[size] = reach
                 self.facts = {"reach": reach, "estimated error": worst, "error of the sample (rms)": typical}
