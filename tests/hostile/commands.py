@@ -25,22 +25,27 @@ ODD = [
     "/dev/full", "/proc/self/mem", "lucency:", "lucency:effusion/..", "torchxrayvision:", ":", "occlusion",
     "occlusion:patch=", "occlusion:patch=0", "patch=1e9", "removal=healthy", "layer:", "_x",
 ]  # fmt: skip
-COMMANDS = ["explain", "evaluate", "compare", "dicom", "layers", "phantom", "models", "methods"]
+COMMANDS = ["explain", "evaluate", "compare", "dicom", "layers", "phantom", "models", "methods", "archive"]
 OPTIONS = [
     "--out", "--model", "--target", "--method", "--methods", "--set", "--watch", "--removal", "--removals",
     "--budget", "--tolerance", "--memory", "--device", "--seed", "--error-bars", "--sanity", "--animation", "--json",
     "--source", "--frame", "--window", "--value-range", "--anonymous", "--trust-model",
     "--curves", "--region", "--regions", "--repeats", "--truth", "--layer", "--unit", "--top", "--volume", "--side",
-    "--nodules", "--help", "--version", "-h", "-o", "-m", "-t",
+    "--nodules", "--workers", "--column", "--only", "--check", "--again", "--help", "--version", "-h", "-o", "-m", "-t",
 ]  # fmt: skip
 # What comes last wins, and keeps a command from beginning an hour's work.
 BRIEFLY = {"phantom": ["--size", "1"]}
+
+WORDS = ["scan.png", "fluid", "x.npy", "run", "status", "report"]
 
 odd = st.one_of(st.sampled_from(ODD), st.text(st.characters(), max_size=20))
 command_lines = st.builds(
     lambda command, rest: [*command, *rest, *BRIEFLY.get(command[0] if command else "", [])],
     st.one_of(st.lists(st.sampled_from(COMMANDS), min_size=1, max_size=1), st.lists(odd, max_size=1)),
-    st.lists(st.one_of(odd, st.sampled_from(OPTIONS), st.sampled_from(["scan.png", "fluid", "x.npy"])), max_size=6),
+    st.lists(
+        st.one_of(odd, st.sampled_from(OPTIONS), st.sampled_from(WORDS)),
+        max_size=6,
+    ),
 )
 
 
@@ -149,4 +154,5 @@ def every_command(film: Path, out: str) -> dict[str, list[str]]:
         "layers of a folder": ["layers", str(film.parent), "--layer", "conv", "--unit", "0", "--out", out],
         "phantom": ["phantom", "--size", "64", "--out", out],
         "dicom": ["dicom", str(clinic(film)), "--source", str(clinic(film).with_suffix(".dcm")), "--out", out],
+        "archive": ["archive", "run", str(film.parent), *small, "--workers", "0", "--out", out],
     }  # fmt: skip

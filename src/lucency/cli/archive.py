@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,7 +52,7 @@ class WithRay(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         found = []
-        for word, after in zip(args, [*args[1:], ""], strict=True):
+        for word, after in zip(args, [*args[1:], ""], strict=False):
             found.append(word)
             if word == "--ray" and after != "auto" and (":" not in after or after.startswith("-")):
                 found.append("auto")
@@ -250,3 +251,56 @@ def status(
         say(words)
     if found.wrong:
         raise OutputError(f"{found.wrong} maps of {place} are not what was written; restore them from a copy.")
+
+
+@app.command()
+def report(
+    place: Where,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The page; report.html in PLACE when left out."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="ROLE=VALUE",
+            help="Only films whose label, site, view, patient or group is VALUE; may be given several times.",
+        ),
+    ] = None,
+    anonymous: Anonymous = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what PLACE says as a whole, on one page: where the model looks, by label, score, view and site.
+
+    It finds the films whose evidence lies outside the chest, on tokens, borders and devices, says whether the model
+    looks at the same place at every site, and how well its maps find known places, all with intervals.
+    """
+    from lucency.archive.report import save_cohort
+    from lucency.cli.console import print_json, progress, say
+    from lucency.errors import ParameterError
+    from lucency.privacy import shown_command
+
+    chosen = {}
+    for pair in only or []:
+        role, equals, value = pair.partition("=")
+        if not equals or role not in ("label", "site", "view", "patient", "group"):
+            raise ParameterError(f"--only is {pair!r}; write it as ROLE=VALUE, such as site=a or group=test.")
+        chosen[role] = value
+    with progress() as bar:
+        bar.start("Report")
+        page, said_of_it = save_cohort(
+            place,
+            out,
+            only=chosen,
+            on_progress=bar.share,
+            command=shown_command(
+                ["archive", "report", place, *(f"--only={pair}" for pair in only or ())], anonymous=anonymous
+            ),
+        )
+    if as_json:
+        print_json({"page": page, "findings": said_of_it})
+    else:
+        for sentence in said_of_it:
+            say(sentence)
+        say(f"Open {page}")
