@@ -33,7 +33,7 @@ from lucency.methods.occlusion import Occlusion
 from lucency.parameters import pairs, replaced
 from lucency.reading import as_scan
 from lucency.records import RemovalRecord
-from lucency.removal import Blur, Healthy, Removal
+from lucency.removal import Blur, Healthy, Removal, Surrogate
 from lucency.scan import Scan
 from lucency.work import parse_budget
 
@@ -132,7 +132,9 @@ class Explainer:
         if sanity:
             # A black box is refused before the work rather than after it.
             layers_of(self.classifier)
-        known = OutOfDistribution.of(self.classifier)
+        # A surrogate knows scans with holes, and the classifier never sees one.
+        asks_another = isinstance(self.method.removal, Surrogate)
+        known = None if asks_another else OutOfDistribution.of(self.classifier)
         self.known = None if known is None else replace(known, engine=self.engine)
         self._turn = _Turn()
 

@@ -26,7 +26,7 @@ from lucency.engine.pieces import Pieces
 from lucency.engine.scorer import BATCH, Raw, Scorer
 from lucency.engine.tokens import TokenNetwork
 from lucency.errors import LucencyError, ModelError, ParameterError, QuestionError, ran_out_of_memory
-from lucency.removal import Fill, Removal, Tokens, remove
+from lucency.removal import Fill, Removal, Surrogate, Tokens, remove
 from lucency.scan import Scan
 from lucency.work import count, introducing, trying
 
@@ -124,6 +124,7 @@ class Engine:
         self.checked: set[tuple[str, ...]] = set()
         self.seconds: dict[tuple[object, ...], list[float]] = {}
         self._token_networks: dict[torch.Size, TokenNetwork] = {}
+        self._surrogates: dict[Surrogate, Engine] = {}
         self._graphs: dict[tuple[str, ...], tuple[torch.Size, fx.GraphModule | None]] = {}
         self._layers: dict[torch.Size, list[Layer]] = {}
         self._clean: list[tuple[Scan, Tensor, Raw]] | None = None
@@ -324,7 +325,21 @@ class Engine:
         Raises:
             ModelError: when the clean scan does not get a finite score, or not the same one twice.
         """
-        return Probe(self, scan, (question, *also), removal)
+        engine = self._asking_surrogate(removal) if isinstance(removal, Surrogate) else self
+        return Probe(engine, scan, (question, *also), removal)
+
+    def _asking_surrogate(self, removal: Surrogate) -> Engine:
+        """This engine for the surrogate of its classifier."""
+        if removal not in self._surrogates:
+            self._surrogates[removal] = Engine(
+                removal.classifier(self.classifier),
+                device=self.device,
+                batch_size=self._batch_size,
+                windows=self.windows,
+                memory=self.memory,
+                tolerance=self.tolerance,
+            )
+        return self._surrogates[removal].seeded(self.seed)
 
 
 def _apart(one: Tensor, other: Tensor, share: float) -> float | None:

@@ -12,6 +12,7 @@ from lucency.removal.mirror import Mirror
 from lucency.removal.picture import Picture
 from lucency.removal.segment import SegmentMean, of_pieces
 from lucency.removal.simple import Blur, Constant, Mean, Noise
+from lucency.removal.surrogate import Surrogate
 from lucency.removal.tokens import Tokens
 from lucency.removal.uniform import Uniform
 
@@ -33,6 +34,7 @@ __all__ = [
     "Picture",
     "Removal",
     "SegmentMean",
+    "Surrogate",
     "Tokens",
     "Uniform",
     "of_pieces",
