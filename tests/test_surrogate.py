@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import lucency
 from lucency import Scan
 from lucency.classifier import Classifier, Question
+from lucency.cli import main
 from lucency.engine import Engine
 from lucency.errors import LucencyError, ParameterError, ScanError
 from lucency.explainers import holes
@@ -254,3 +257,41 @@ def test_files_that_are_no_surrogate_of_this_model(trained: tuple[Classifier, Pa
 def test_too_few_scans(tmp_path: Path) -> None:
     with pytest.raises(ScanError, match="at least 8 scans"):
         Training(classifier_of("sigmoid", 2), torch.rand(3, 1, 12, 12), torch.rand(1, 1, 12, 12), tmp_path)
+
+
+def test_the_command_trains_from_a_folder_and_explain_asks_what_it_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        grey = rng.integers(0, 255, (2, 2)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
+        Image.fromarray(grey).save(folder / f"{i:02}.png")
+    (folder / "notes.txt").write_text("not a scan")
+    classifier = corner()
+    monkeypatch.setattr("lucency.cli.model.load_classifier", lambda *_, **__: classifier)
+    out = tmp_path / "s.safetensors"
+    line = ["surrogate", "train", "--model", "any", "--scans", str(folder), "--target", "corner", "--out", str(out)]
+    with pytest.raises(SystemExit) as end:
+        main([*line, "--steps", "3", "--json"])
+    assert not end.value.code
+    said = json.loads(capsys.readouterr().out)
+    assert said["file"] == str(out)
+    assert list(said["left_out"]) == ["notes.txt"]
+    assert measured(out)["trained_on"] == str(40 - said["scans"])
+    assert not (tmp_path / "s.safetensors.training").exists()
+    for removal in ("surrogate", "mean"):
+        with pytest.raises(SystemExit) as end:
+            main(
+                [
+                    "explain", str(folder / "00.png"), "--model", "any", "--target", "corner", "--json",
+                    "--set", "patch=4", "--removal", removal,
+                    *(["--set", f"removal.path={out}"] if removal == "surrogate" else []),
+                ]
+            )  # fmt: skip
+        assert not end.value.code
+    with pytest.raises(SystemExit) as end:
+        main(["explain", str(folder / "00.png"), "--model", "any", "--target", "corner", "--removal", "surrogate"])
+    assert end.value.code == 2
+    assert "lucency surrogate train" in capsys.readouterr().err

@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli import archive, compare, dicom, evaluate, explain, explainer, layers, methods, models, phantom, serve
+from lucency.cli import (
+    archive,
+    compare,
+    dicom,
+    evaluate,
+    explain,
+    explainer,
+    layers,
+    methods,
+    models,
+    phantom,
+    serve,
+    surrogate,
+)
 
 CODES = (
     "[bold]Exit codes:[/bold] 0 done; 1 a fault of Lucency's own (LUCENCY_DEBUG=1 shows where); 2 wrong usage, or a "
@@ -58,3 +71,4 @@ app.command(epilog=dicom.EXAMPLES)(dicom.dicom)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.add_typer(archive.app, name="archive")
 app.add_typer(explainer.app, name="explainer")
+app.add_typer(surrogate.app, name="surrogate")

@@ -14,25 +14,29 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from filelock import Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lucency.classifier import Classifier
-from lucency.errors import ParameterError, ScanError
+from lucency.errors import LucencyError, OutputError, ParameterError, ScanError
 from lucency.explainers.holes import drawn
+from lucency.explainers.training import Item
 from lucency.removal.surrogate import HIDDEN, beside, written
-from lucency.writing import whole
+from lucency.writing import alone, reason, whole
 
 FEWEST = 8
 """Scans that train, at least; and at least a few must be left to measure."""
 STATE = "surrogate.training.safetensors"
+SHARE_MEASURED = 0.1
 KEPT_EVERY = 100
 """Steps that a kill may cost."""
 
@@ -167,7 +171,7 @@ class Training:
     def _loss(self, rng: torch.Generator, weights: Tensor) -> Tensor:
         plan = self.plan
         chosen = self.scans[torch.randint(len(self.scans), (plan.scans,), generator=rng)]
-        seen = varied(chosen.to(self.classifier.device), rng)
+        seen = varied(chosen.float().to(self.classifier.device), rng)
         with torch.no_grad():
             wanted = self._said(self.classifier, seen)
         seen, wanted = (t.repeat_interleave(plan.holes, 0) for t in (seen, wanted))
@@ -201,13 +205,13 @@ class Training:
     @torch.no_grad()
     def _all(self, classifier: Classifier, scans: Tensor) -> Tensor:
         device = self.classifier.device
-        return torch.cat([self._said(classifier, part.to(device)) for part in torch.split(scans, 16)])
+        return torch.cat([self._said(classifier, part.float().to(device)) for part in torch.split(scans, 16)])
 
     def agreement(self) -> Agreement:
         """What was learnt, on the scans that trained nothing."""
         rng = torch.Generator().manual_seed(self.plan.seed + 1)
         masks = drawn(len(self.checked), self.checked.shape[2:], rng)
-        holed = hidden_in(self.checked, masks)
+        holed = hidden_in(self.checked.float(), masks)
         column = slice(None) if self.target is None else slice(self.target, self.target + 1)
         wanted = self._all(self.classifier, self.checked)
 
@@ -281,6 +285,78 @@ class Training:
         """What makes this training the one that it is."""
         scans = hashlib.sha256(self.scans.contiguous().numpy().tobytes()).hexdigest()
         return json.dumps([self.classifier.fingerprint, self.target, asdict(self.plan), scans]).encode()
+
+
+def train_from(
+    classifier: Classifier,
+    items: Sequence[Item],
+    out: str | Path,
+    target: str | int | None = None,
+    plan: Plan | None = None,
+    on_progress: Callable[[float, str], None] = lambda share, doing: None,
+) -> tuple[Agreement, dict[str, str]]:
+    """Trains a surrogate on a collection and writes it; goes on with a training that was stopped.
+
+    Of ten patients nine train and one measures; a hash of the patient decides.
+
+    Args:
+        classifier: a PyTorch network.
+        items: the scans.
+        out: the file; beside it lies ``out.training`` until it is written.
+        target: the class that counts most; all count the same when ``None``.
+        plan: how much is done.
+        on_progress: called with the share done and a few words.
+
+    Returns:
+        How far it agrees, and why each scan was left out that was.
+
+    Raises:
+        QuestionError: for a black box, or a class that is not there.
+        ParameterError: for a classifier that does more than its network, or a folder of another training.
+        ScanError: for too few scans.
+        OutputError: when it cannot be written.
+    """
+    out = Path(out)
+    folder = out.with_name(out.name + ".training")
+    classifier.network()
+    which = None if target is None else classifier.index(target)
+    scans: dict[bool, list[Tensor]] = {True: [], False: []}
+    left_out: dict[str, str] = {}
+    for number, item in enumerate(items):
+        on_progress(0.05 * number / len(items), f"reading, {number} of {len(items)}")
+        try:
+            prepared = classifier.prepare(item.read())
+        except LucencyError as error:
+            left_out[item.name] = str(error)
+            continue
+        first = next((group[0] for group in scans.values() if group), prepared)
+        if prepared.shape != first.shape:
+            left_out[item.name] = (
+                f"It is {list(prepared.shape)} on the model's grid and the first scan {list(first.shape)}."
+            )
+            continue
+        at = int(hashlib.sha256(f"lucency-surrogate-1/{item.patient}".encode()).hexdigest()[:8], 16) / 16**8
+        # Half precision tells 2,000 steps of grey apart, and a thousand scans fit into the memory.
+        scans[at < SHARE_MEASURED].append(prepared.half())
+    checked, trains = (torch.stack(group) if group else torch.empty(0) for group in (scans[True], scans[False]))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder / "lock"):
+            training = Training(classifier, trains, checked, folder, target=which, plan=plan)
+            for at_step in training:
+                words = f"training, loss {at_step.loss:.3f}"
+                on_progress(0.05 + 0.9 * at_step.done, words)
+            on_progress(0.95, "measuring")
+            found = training.agreement()
+            training.save(out, found)
+    except Timeout as error:
+        raise OutputError(f"Another training writes to {out}; wait for it, or choose another --out.") from error
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written ({reason(error)}); free space or choose another place."
+        ) from error
+    shutil.rmtree(folder, ignore_errors=True)
+    return found, left_out
 
 
 def hidden_in(scans: Tensor, masks: Tensor) -> Tensor:
