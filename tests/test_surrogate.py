@@ -292,6 +292,6 @@ def test_the_command_trains_from_a_folder_and_explain_asks_what_it_wrote(
             )  # fmt: skip
         assert not end.value.code
     with pytest.raises(SystemExit) as end:
-        main(["explain", str(folder / "00.png"), "--model", "any", "--target", "corner", "--removal", "surrogate"])
+        main(["explain", str(folder / "00.png"), "--model", "any", "--set", "patch=4", "--removal", "surrogate"])
     assert end.value.code == 2
     assert "lucency surrogate train" in capsys.readouterr().err

@@ -68,9 +68,7 @@ def train(
         print_json({"file": str(out), **asdict(found), "left_out": left_out})
         return
     say(f"With nothing hidden it is {found.whole:.3f} from {engine.classifier.name} on average, on {found.scans} scans")
-    say(
-        f"With holes it is {found.hidden:.3f} from what that says of the whole scan; that itself would be {found.before:.3f}"
-    )
+    say(f"With holes it is {found.hidden:.3f} from that, and the model itself {found.before:.3f}")
     if left_out:
         say(f"Left out: {', '.join(left_out)}")
     say(f"Wrote {out}")
