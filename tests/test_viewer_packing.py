@@ -16,7 +16,7 @@ from lucency.errors import OutputError, ParameterError
 from lucency.viewer import pack, unpack
 
 STATIC = Path(__file__).resolve().parent.parent / "src" / "lucency" / "viewer" / "static"
-HEADER = {"title": "Pleura-Erguß α", "nested": {"list": [1, 2.5, None, True]}, "missing": float("nan")}
+HEADER = {"title": "Pleura-Erguß α \udcff", "nested": {"list": [1, 2.5, None, True]}, "missing": float("nan")}
 
 
 def arrays() -> dict[str, NDArray[Any]]:

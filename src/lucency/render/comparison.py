@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from lucency.errors import ParameterError
@@ -20,7 +20,9 @@ from lucency.render.overlay import NOTICE
 from lucency.render.page import how_made, layer_uri, png_uri, save_page, scan_uri, size_of, spoken
 from lucency.render.player import Player
 from lucency.render.report import maximum, warnings
-from lucency.viewer.maps import shown_first
+from lucency.viewer.inlined import carried, module
+from lucency.viewer.maps import Shown, shown_first
+from lucency.viewer.packed import Over, layered
 from lucency.viewer.palette import Bytes, Floats, Scale
 from lucency.viewer.views import View, resized, views
 
@@ -68,12 +70,15 @@ class Compared:
 
 @dataclass(frozen=True)
 class Tile:
-    """One method's map: a picture for each plane, and before them those of its strength where it is grainy."""
+    """One method's map: a picture for each plane, and before them those of its strength where it is grainy.
+
+    A picture is the number of its plane, the id of its layer in the viewer, a data URI and the place of the maximum.
+    """
 
     name: str
     title: str
     error: str
-    pictures: tuple[tuple[int, str, tuple[float, float] | None], ...] = ()
+    pictures: tuple[tuple[int, str, str, tuple[float, float] | None], ...] = ()
     wide: bool = False
     reading: str = ""
     maximum: str = ""
@@ -151,6 +156,9 @@ def save_comparison(
         c.name: (f"var(--line-{i % len(LINES)})", DASHES[i // len(LINES) % len(DASHES)]) for i, c in enumerate(compared)
     }
     columns = _columns(compared)
+    packed_planes, arrays = layered(first, _over(compared))
+    if truth is not None:
+        _add_truth(packed_planes, arrays, np.asarray(truth) != 0, first)
     return save_page(
         "comparison.html",
         path,
@@ -177,6 +185,8 @@ def save_comparison(
         made=[(c.title, how_made(c.explanation.provenance)) for c in compared if c.explanation is not None],
         command=command,
         notice=NOTICE,
+        module=module("report"),
+        packed=carried({"planes": packed_planes}, arrays),
     )
 
 
@@ -184,14 +194,14 @@ def _tile(compared: Compared, through: tuple[int, ...] | None, sizes: Sequence[t
     explanation = compared.explanation
     if explanation is None:
         return Tile(compared.name, compared.title, compared.error or "It gave no reason.")
-    pictures: list[tuple[int, str, tuple[float, float] | None]] = []
+    pictures: list[tuple[int, str, str, tuple[float, float] | None]] = []
     said = []
     whats = shown_first(explanation)
     for what in whats:
         scale = Scale.of(what.heatmap)
         planes = views(explanation, what.heatmap, through=through)
         for i, (plane, size) in enumerate(zip(planes, sizes, strict=True)):
-            pictures.append((i, layer_uri(plane.drawn, scale, size), _percent(plane)))
+            pictures.append((i, _id(compared, what), layer_uri(plane.drawn, scale, size), _percent(plane)))
         named = f"{what.name}, " if len(whats) > 1 else ""
         said.append(f"{named}full at {scale if what.signed else f'{scale.limit:.3g}'} ({what.unit})")
     return Tile(
@@ -206,6 +216,24 @@ def _tile(compared: Compared, through: tuple[int, ...] | None, sizes: Sequence[t
     )
 
 
+def _id(compared: Compared, what: Shown) -> str:
+    return f"{compared.name} {what.name}".strip()
+
+
+def _over(compared: Sequence[Compared]) -> list[Over]:
+    """The maps that the tiles show, named by their methods."""
+    found = []
+    for one in compared:
+        if one.explanation is not None:
+            whats = shown_first(one.explanation)
+            names = [f"{one.title}, {what.name}" if len(whats) > 1 else one.title for what in whats]
+            found += [
+                Over(_id(one, what), one.explanation, replace(what, name=name))
+                for what, name in zip(whats, names, strict=True)
+            ]
+    return found
+
+
 def _percent(plane: View) -> tuple[float, float] | None:
     if plane.peak is None:
         return None
@@ -213,9 +241,23 @@ def _percent(plane: View) -> tuple[float, float] | None:
     return 100 * (plane.peak[1] + 0.5) / columns, 100 * (plane.peak[0] + 0.5) / rows
 
 
-def _outlines(truth: np.typing.NDArray[np.bool_], first: Explanation, sizes: Sequence[tuple[int, int]]) -> list[str]:
+def _add_truth(
+    planes: list[dict[str, Any]], arrays: dict[str, NDArray[Any]], truth: NDArray[np.bool_], first: Explanation
+) -> None:
+    _checked(truth, first)
+    for number, plane in enumerate(views(first, truth.astype(np.float32), through=first.peak)):
+        rows, columns = plane.heatmap.shape
+        arrays[f"truth-{number}"] = (plane.heatmap > 0).astype(np.uint8)
+        about = {"id": "truth", "title": "Truth", "kind": "mask", "width": columns, "height": rows}
+        planes[number]["layers"].append({**about, "array": f"truth-{number}"})
+
+
+def _checked(truth: NDArray[np.bool_], first: Explanation) -> None:
     if truth.shape != first.heatmap.shape:
         raise ParameterError(f"A truth of shape {truth.shape} does not fit a scan of {first.heatmap.shape}.")
+
+
+def _outlines(truth: NDArray[np.bool_], first: Explanation, sizes: Sequence[tuple[int, int]]) -> list[str]:
     inside: Floats = truth.astype(np.float32)
     found = []
     for plane, size in zip(views(first, inside, through=first.peak), sizes, strict=True):
@@ -335,7 +377,7 @@ def _circumstances(curves: Sequence[Curve]) -> str:
 
 
 def _line(name: str, title: str, curve: Curve, colour: str, dash: str, box: tuple[float, float, float]) -> Line:
-    def points(ys: np.typing.NDArray[np.float64], back: bool = False) -> str:
+    def points(ys: NDArray[np.float64], back: bool = False) -> str:
         pairs = list(zip(curve.shares, ys, strict=True))
         return " ".join(f"{_x(x, box):.1f},{_y(y, box):.1f}" for x, y in (reversed(pairs) if back else pairs))
 

@@ -11,7 +11,9 @@ from lucency.render.lettering import signed
 from lucency.render.overlay import NOTICE
 from lucency.render.page import how_made, layer_uri, save_page, scan_uri, size_of, spoken
 from lucency.render.player import Player
-from lucency.viewer.maps import Shown, every_map, shown_first
+from lucency.viewer.inlined import carried, module
+from lucency.viewer.maps import shown_first
+from lucency.viewer.packed import Over, layered, layers_of
 from lucency.viewer.palette import Scale
 from lucency.viewer.smooth import edges_on_scan
 from lucency.viewer.views import views
@@ -30,15 +32,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Layer:
-    """One map: a transparent picture for each plane; another one with patches as they are, where they are smoothed."""
+    """A map that is seen without the viewer: a transparent picture for each plane, and what its colours mean."""
 
+    id: str
     name: str
     unit: str
     signed: bool
     high: str
     low: str
     pictures: tuple[str, ...]
-    cells: tuple[str, ...]
 
 
 def save_report(
@@ -48,7 +50,7 @@ def save_report(
     animation: str | Path | None = None,
     command: str | None = None,
 ) -> Path:
-    """Writes the report.
+    """Writes the report: pictures, over which the viewer comes to life where the browser can run it.
 
     Args:
         animation: a GIF, WebP or MP4 that :func:`save_animation` wrote; it becomes part of the page.
@@ -59,7 +61,8 @@ def save_report(
     """
     planes = views(explanation)
     sizes = [size_of(p) for p in planes]
-    first = shown_first(explanation)
+    layers = layers_of(explanation)
+    packed_planes, arrays = layered(explanation, layers)
     probabilities = sorted(explanation.probabilities.items(), key=lambda kv: -kv[1])
     return save_page(
         "report.html",
@@ -86,8 +89,10 @@ def save_report(
             )
             for plane, size in zip(planes, sizes, strict=True)
         ],
-        layers=[_layer(explanation, what, sizes) for what in every_map(explanation)],
-        beside=_layer(explanation, first[1], sizes) if len(first) > 1 else None,
+        sides=[_layer(over, sizes) for over in layers[: len(shown_first(explanation))]],
+        cells=edges_on_scan(explanation) is not None,
+        module=module("report"),
+        packed=carried({"planes": packed_planes}, arrays),
         film=None if animation is None else Player.of(animation, "Animation: the scan, the scan at each step, the map"),
         probabilities=probabilities,
         facts=[(k.replace("_", " "), spoken(v)) for k, v in explanation.facts.items() if k != "warning"],
@@ -120,16 +125,16 @@ def maximum(explanation: Explanation) -> str:
     return f"{said} at {place_of(peak)}"
 
 
-def _layer(explanation: Explanation, what: Shown, sizes: Sequence[tuple[int, int]]) -> Layer:
+def _layer(over: Over, sizes: Sequence[tuple[int, int]]) -> Layer:
+    what, explanation = over.shown, over.explanation
     scale = Scale.of(what.heatmap)
     planes = views(explanation, what.heatmap, through=explanation.peak)
-    smoothed = edges_on_scan(explanation) is not None
     return Layer(
+        over.id,
         what.name[:1].upper() + what.name[1:] or explanation.provenance.method.title,
         what.unit,
         what.signed,
         signed(scale.limit) if what.signed else f"{scale.limit:.3g}",
         signed(-scale.limit) if what.signed else "0",
         tuple(layer_uri(p.drawn, scale, size) for p, size in zip(planes, sizes, strict=True)),
-        tuple(layer_uri(p.heatmap, scale, size) for p, size in zip(planes, sizes, strict=True)) if smoothed else (),
     )

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lucency.explanation import Explanation, peak_of
+from lucency.explanation import Explanation
 from lucency.viewer.maps import Shown, every_map
 from lucency.viewer.packing import pack
 from lucency.viewer.palette import Floats, Scale
-from lucency.viewer.smooth import edges_on_scan
+from lucency.viewer.smooth import Edges, edges_on_scan
 from lucency.viewer.views import View, views
 
 WHITE = 65535
+
+
+@dataclass(frozen=True)
+class Over:
+    """A map of an explanation as a layer; its id names it among all layers of a film."""
+
+    id: str
+    explanation: Explanation
+    shown: Shown
 
 
 def packed(explanation: Explanation) -> bytes:
@@ -23,20 +34,7 @@ def packed(explanation: Explanation) -> bytes:
     The header holds what the explanation says of itself, and ``planes``: for the scan, or for each of three slices of
     a volume through the maximum of the map, its ``film`` and the ``layers`` over it, which name their arrays.
     """
-    arrays: dict[str, NDArray[Any]] = {}
-    maps = every_map(explanation)
-    shown = [(one, views(explanation, one.heatmap, through=explanation.peak)) for one in maps]
-    cells = edges_on_scan(explanation)
-    planes = []
-    for number, plane in enumerate(shown[0][1]):
-        film, arrays[f"film-{number}"] = packed_film(_pixels(explanation, plane))
-        layers = []
-        for i, (one, of_it) in enumerate(shown):
-            arrays[f"map-{i}-{number}"] = of_it[number].heatmap
-            layers.append({**_layer(explanation, one, of_it[number], cells), "array": f"map-{i}-{number}"})
-        title = plane.name or explanation.provenance.scan.source
-        film |= {"spacing": plane.spacing, "title": title, "array": f"film-{number}"}
-        planes.append({"name": plane.name, "film": film, "layers": layers})
+    planes, arrays = layered(explanation, layers_of(explanation))
     header = {
         "target": explanation.target,
         "answer": explanation.answer,
@@ -50,6 +48,29 @@ def packed(explanation: Explanation) -> bytes:
         "planes": planes,
     }
     return pack(header, arrays)
+
+
+def layers_of(explanation: Explanation) -> list[Over]:
+    """Every map of an explanation as a layer; the first is that which is shown first."""
+    return [Over(one.name or "map", explanation, one) for one in every_map(explanation)]
+
+
+def layered(explanation: Explanation, layers: Sequence[Over]) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
+    """The planes of the scan of an explanation with these layers over each, all of this scan; and their arrays."""
+    through = explanation.peak
+    arrays: dict[str, NDArray[Any]] = {}
+    planes: list[dict[str, Any]] = []
+    for number, plane in enumerate(views(explanation, through=through)):
+        film, arrays[f"film-{number}"] = packed_film(_pixels(explanation, plane))
+        title = plane.name or explanation.provenance.scan.source
+        film |= {"spacing": plane.spacing, "title": title, "array": f"film-{number}"}
+        planes.append({"name": plane.name, "film": film, "layers": []})
+    for i, over in enumerate(layers):
+        cells = edges_on_scan(over.explanation)
+        for number, plane in enumerate(views(over.explanation, over.shown.heatmap, through=through)):
+            arrays[f"map-{i}-{number}"] = plane.heatmap
+            planes[number]["layers"].append({**_layer(over, plane, cells), "array": f"map-{i}-{number}"})
+    return planes, arrays
 
 
 def packed_film(pixels: Floats) -> tuple[dict[str, Any], NDArray[np.uint16]]:
@@ -76,14 +97,13 @@ def _pixels(explanation: Explanation, plane: View) -> Floats:
     return pixels
 
 
-def _layer(
-    explanation: Explanation, one: Shown, plane: View, cells: list[NDArray[np.float64]] | None
-) -> dict[str, Any]:
+def _layer(over: Over, plane: View, cells: Sequence[Edges] | None) -> dict[str, Any]:
     rows, columns = plane.heatmap.shape
+    one = over.shown
     name = one.name[:1].upper() + one.name[1:]
     return {
-        "id": one.name or "map",
-        "title": name or explanation.provenance.method.title,
+        "id": over.id,
+        "title": name or over.explanation.provenance.method.title,
         "kind": one.kind,
         "width": columns,
         "height": rows,
@@ -92,7 +112,7 @@ def _layer(
         "signed": one.signed,
         # Of a volume, all slices share the scale of the whole.
         "limit": Scale.of(one.heatmap).limit,
-        "peak": peak_of(plane.heatmap) if one.heatmap.ndim == 2 else plane.peak,
+        "peak": plane.peak,
         "cells": None
         if cells is None
         else {"rows": cells[plane.axes[0]].tolist(), "columns": cells[plane.axes[1]].tolist()},

@@ -43,7 +43,9 @@ def pack(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes
         listed.append({"name": name, "dtype": dtype, "shape": list(array.shape)})
         blob = array.astype(DTYPES[dtype], order="C", copy=False).tobytes()
         blobs += [blob, bytes(-len(blob) % _UNIT)]
-    text = json.dumps(_plain({**header, "arrays": listed}), allow_nan=False, ensure_ascii=False).encode()
+    said = json.dumps(_plain({**header, "arrays": listed}), allow_nan=False, ensure_ascii=False)
+    # Names of files may hold bytes that are no text; as escapes they are JSON all the same.
+    text = said.encode(errors="backslashreplace")
     text += b" " * (-len(text) % _UNIT)
     return b"".join([struct.pack("<I", len(text)), text, *blobs])
 
