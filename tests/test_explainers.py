@@ -103,7 +103,7 @@ def test_it_learns_the_map_of_scans_that_it_never_saw(trained: tuple[Path, Learn
         scan = film(number)
         fast = attribute(scan, engine, Instant(explainer=str(out)), target=1)
         slow = attribute(scan, engine, Occlusion(patch=6, stride=3), target=1)
-        assert fast.provenance["evaluations"] == 1
+        assert fast.provenance.cost.evaluations == 1
         agreement.append(np.corrcoef(fast.heatmap.ravel(), slow.heatmap.ravel())[0, 1])
     # A decoder that has learnt nothing agrees by chance only.
     assert np.median(agreement) > 0.7
@@ -355,7 +355,7 @@ def test_the_other_teachers_train_too(teacher: Teacher, tmp_path: Path) -> None:
     train(Engine(classifier()), 1, teacher, items(), out, Plan(8, 8, 2))
     told = attribute(film(999), Engine(classifier()), Instant(explainer=str(out)), target=1)
     assert np.isfinite(told.heatmap).all()
-    assert told.provenance["method"]["unit"] == teacher.unit
+    assert told.provenance.method.unit == teacher.unit
     assert Learnt.load(out).teacher == teacher
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,62 +18,60 @@ from lucency.removal import Constant
 from nets import Window, classifier_of
 from trust.__main__ import main
 from trust.films import Film, boxed, findings, held_out, normal, simulated
-from trust.measuring import Case, gold_map, half_of, map_row, phantom_case, recommend, removal_row, summary
+from trust.measuring import Case, gold_map, half_of, map_result, phantom_case, recommend, removal_result, summary
 from trust.page import markdown
+from trust.record import Artefact, Effects, MapResult, RemovalResult, TrustRow
 from trust.rows import contestants
 
 TRAINING = Path(__file__).resolve().parents[1] / "training"
 
 
-def row(case: int, method: str, removal: str, iou: list[float], **more: Any) -> dict[str, Any]:
-    """A record with an overlap that is ``iou[0]`` at low thresholds and ``iou[1]`` at high ones."""
-    ious = np.where(THRESHOLDS < 0.5, *iou).tolist()
-    return {
-        "what": "map", "kind": "phantom", "case": str(case), "half": half_of(case), "method": method,
-        "volume_ml": 300.0, "removal": removal, "ious": ious,
-        "hit": True, "mass": 0.5, "top": 0.5, "aopc": 0.1, "gold": 0.5, "area": 0.1,
-        "stability": 1.0, "evaluations": 10, "gradients": 0, "seconds": 1.0, **more,
-    }  # fmt: skip
+def row(case: int, method: str, removal: str, iou: list[float]) -> TrustRow:
+    """A row with an overlap that is ``iou[0]`` at low thresholds and ``iou[1]`` at high ones."""
+    ious = tuple(np.where(THRESHOLDS < 0.5, *iou).tolist())
+    return TrustRow(
+        "map", "phantom", str(case), method, removal, "logit", "", "", str(case), 1.0, half_of(case), volume_ml=300.0,
+        map=MapResult(1.0, 10, 0, 0.9, True, ious[0], 0.5, 0.5, 0.5, 0.1, ious, gold=0.5, aopc=0.1, stability=1.0),
+    )  # fmt: skip
 
 
-def artefacts(case: int, removal: str, rate: float, pieces: str = "half of the superpixels") -> dict[str, Any]:
-    found = {"rate": rate, "rise": 0.0, "worst": 0.0, "copies": 10}
-    return {
-        "what": "removal", "kind": "phantom", "case": str(case), "half": half_of(case), "method": "",
-        "removal": removal, "logit": {"pearson": 0.9, "spearman": 0.8, "slope": 1.0}, "artefacts": {pieces: found},
-    }  # fmt: skip
+def artefacts(case: int, removal: str, rate: float, pieces: str = "half of the superpixels") -> TrustRow:
+    found = RemovalResult({"logit": Effects(0.9, 0.8, 1.0)}, {pieces: Artefact(rate, 0.0, 0.0, 10)})
+    return TrustRow(
+        "removal", "phantom", str(case), "", removal, "logit", "", "", str(case), 1.0, half_of(case), removed=found
+    )
 
 
 def test_thresholds_are_chosen_on_one_half_and_told_on_the_other() -> None:
     # On the choosing half (even) low thresholds are best, on the other high ones would be.
-    rows = [row(i, "a", "blur", [0.6, 0.2] if i % 2 == 0 else [0.3, 0.9]) for i in range(12)]
+    rows = [row(i, "lime", "blur", [0.6, 0.2] if i % 2 == 0 else [0.3, 0.9]) for i in range(12)]
     (told,) = summary(rows, "phantom")
-    assert told["threshold"] < 0.5
-    assert told["iou"] == pytest.approx((0.3, 0.3, 0.3))
-    assert told["cases"] == 6
+    assert told.threshold < 0.5
+    assert told.numbers["iou"] == pytest.approx((0.3, 0.3, 0.3))
+    assert told.cases == 6
     assert summary(rows[:4], "phantom") == []
     assert summary(rows, "box") == []
 
 
 def test_the_recommendation_does_not_see_the_half_it_is_told_on() -> None:
-    rows = [row(i, "a", "blur", [0.6, 0.6] if i % 2 == 0 else [0.1, 0.1]) for i in range(12)]
-    rows += [row(i, "b", "blur", [0.5, 0.5]) for i in range(12)]
-    rows += [row(i, "c", "constant", [0.9, 0.9]) for i in range(12)]
+    rows = [row(i, "lime", "blur", [0.6, 0.6] if i % 2 == 0 else [0.1, 0.1]) for i in range(12)]
+    rows += [row(i, "rise", "blur", [0.5, 0.5]) for i in range(12)]
+    rows += [row(i, "shapley", "constant", [0.9, 0.9]) for i in range(12)]
     rows += [artefacts(i, "blur", 0.0) for i in range(12)] + [artefacts(i, "constant", 0.3) for i in range(12)]
     found = recommend(rows)
     assert found is not None
-    # c is better, but its removal makes artefacts; b would be better on the other half.
-    assert (found.method, found.removal, found.rival) == ("a", "blur", ("b", "blur"))
-    assert found.reported["iou"][0] == pytest.approx(0.1)
+    # SHAP is better, but its removal makes artefacts; RISE would be better on the other half.
+    assert (found.method, found.removal, found.rival) == ("lime", "blur", ("rise", "blur"))
+    assert found.reported.numbers["iou"][0] == pytest.approx(0.1)
     assert found.lead == pytest.approx((-0.4 / 3,) * 3)
     page = markdown(rows, "python benchmarks/trust")
-    assert "**a** with removal **blur**" in page
-    assert "the next best, b with blur, scores higher by 0.13 (0.13 to 0.13)" in page
+    assert "**lime** with removal **blur**" in page
+    assert "the next best, rise with blur, scores higher by 0.13 (0.13 to 0.13)" in page
     assert "30.00 (30.00 to 30.00)" in page
     # Where every removal makes artefacts, the numbers alone decide.
-    always = recommend([r if r["what"] == "map" else artefacts(int(r["case"]), r["removal"], 0.5) for r in rows])
+    always = recommend([r if r.what == "map" else artefacts(int(r.case), r.removal, 0.5) for r in rows])
     assert always is not None
-    assert always.method == "c"
+    assert always.method == "shapley"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +92,7 @@ def test_a_removal_is_judged_by_pieces_of_the_size_that_is_removed(pieces: str, 
     found = recommend([*rows, *(artefacts(i, "blur", 0.3, pieces) for i in range(12))])
     assert found is not None
     assert found.method == kept
-    rest = [r for r in rows if r["method"].startswith("occlusion")]
+    rest = [r for r in rows if r.method.startswith("occlusion")]
     found = recommend([*rest, *(artefacts(i, "blur", 0.3, pieces) for i in range(12))])
     assert found is not None
     assert found.method == chosen
@@ -110,18 +107,46 @@ def test_rows_of_a_case_whose_truth_is_on_paper() -> None:
     case = Case("phantom", "1", "report", Scan(wet), truth, Scan(dry))
     engine = Engine(classifier_of(Window((16, 32), (16, 32))))
     gold = gold_map(case, engine, "c0", "logit")
-    found = map_row(case, Occlusion(patch=16, stride=16, features=False), engine, "c0", "logit", gold)
-    assert found["hit"]
-    assert found["iou"] == 1
-    assert found["gold"] > 0.5
-    assert found["stability"] > 0.9
-    assert len(found["ious"]) == len(THRESHOLDS)
-    one = removal_row(case, Constant(0.0), engine, "c0", regions=30)
+    found = map_result(case, Occlusion(patch=16, stride=16, features=False), engine, "c0", "logit", gold)
+    assert found.hit
+    assert found.iou == 1
+    assert found.gold is not None
+    assert found.gold > 0.5
+    assert found.stability is not None
+    assert found.stability > 0.9
+    assert len(found.ious) == len(THRESHOLDS)
+    one = removal_result(case, Constant(0.0), engine, "c0", regions=30)
     # The window is bright: black is what it answers to, and more of it goes than fluid.
-    assert one["logit"]["pearson"] > 0.9
-    assert one["logit"]["slope"] > 1
-    failed = map_row(case, Occlusion(patch=80), engine, "c0", "logit", gold)
-    assert "does not fit" in failed["error"]
+    assert one.effects["logit"].pearson > 0.9
+    assert one.effects["logit"].slope > 1
+    with pytest.raises(ParameterError, match="does not fit"):
+        map_result(case, Occlusion(patch=80), engine, "c0", "logit", gold)
+
+
+def test_rows_of_earlier_runs_are_read() -> None:
+    task = {"what": "map", "kind": "phantom", "key": "1", "method": "rise", "removal": "blur", "watch": "logit"}
+    task |= {"fingerprint": "f", "painter": "", "case": "1", "half": "report", "took": 2.0}
+    numbers = {
+        "seconds": 1.0,
+        "evaluations": 9,
+        "gradients": 0,
+        "probability": 0.5,
+        "hit": True,
+        "iou": 0.5,
+        "ious": [0.5],
+    }
+    numbers |= {"ious": [0.5], "threshold": 0.5, "mass": 0.5, "top": 0.5, "area": 0.1, "gold": 0.25}
+    old = TrustRow.from_dict({**task, **numbers, "volume_ml": 300.0, "side": "left"})
+    assert old.map is not None
+    assert (old.map.gold, old.map.ious, old.volume_ml) == (0.25, (0.5,), 300.0)
+    assert TrustRow.from_dict(old.as_dict()).map == old.map
+    agreed = {"pearson": 0.5, "spearman": 0.5, "slope": 1.0}
+    made = {"patch 16": {"rate": 0.0, "rise": 0.0, "worst": 0.0, "copies": 3}}
+    removed = TrustRow.from_dict({**task, "what": "removal", "probability": agreed, "artefacts": made}).removed
+    assert removed == RemovalResult({"probability": Effects(0.5, 0.5, 1.0)}, {"patch 16": Artefact(0.0, 0.0, 0.0, 3)})
+    assert TrustRow.from_dict({**task, "error": "No lungs."}).error == "No lungs."
+    with pytest.raises(ParameterError, match="hit is missing in map"):
+        TrustRow.from_dict({**task, "seconds": 1.0, "evaluations": 9, "gradients": 0})
 
 
 def test_contestants_carry_their_settings() -> None:

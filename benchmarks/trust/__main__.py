@@ -77,12 +77,12 @@ def _run(asked: argparse.Namespace, command: str) -> None:
             for row in made_rows(tasks, list(rows), asked.jobs, over):
                 rows.append(row)
                 keep(row)
-                print(f"{len(rows)} of {len(tasks)}: {row['case']}, {row['method'] or row['removal']}", flush=True)
+                print(f"{len(rows)} of {len(tasks)}: {row.case}, {row.method or row.removal}", flush=True)
     with results(asked.out, "trust") as found:
         (found.place / "trust.md").write_text(markdown(rows, command))
-        (found.place / "trust.json").write_text(json.dumps(tables(rows), indent=1) + "\n")
+        (found.place / "trust.json").write_text(json.dumps(tables(rows).as_dict(), indent=1) + "\n")
     print(f"{len(rows)} of {len(tasks)} rows. Wrote rows.jsonl, trust.json, trust.md to {asked.out}")
-    if tables(rows)["recommendation"] is None:
+    if tables(rows).recommendation is None:
         print("Too few phantoms for a recommendation yet; run the same command again.")
 
 

@@ -68,7 +68,7 @@ class Film:
         if self.fluid:
             return self._wet(scan)
         if self.box is None:
-            return Case("normal", self.path.stem, half_of(self.index), scan, about={"patient": self.patient})
+            return Case("normal", self.path.stem, half_of(self.index), scan, patient=self.patient)
         truth = np.zeros(scan.shape, np.bool_)
         down, across = (n / BOX_GRID for n in scan.shape)
         x, y, w, h = self.box
@@ -76,8 +76,7 @@ class Film:
             int(y * down) : max(int(y * down) + 1, round((y + h) * down)),
             int(x * across) : max(int(x * across) + 1, round((x + w) * across)),
         ] = True
-        about: dict[str, float | str] = {"patient": self.patient}
-        return Case(self.kind, self.path.stem, half_of(self.index), scan, truth, about=about)
+        return Case(self.kind, self.path.stem, half_of(self.index), scan, truth, patient=self.patient)
 
     def _wet(self, scan: Scan) -> Case:
         """The film with 100 to 1,000 ml of fluid on one side, evenly on a logarithmic scale."""
@@ -89,9 +88,10 @@ class Film:
         made = add_fluid(scan.display.mean(0).numpy(), lungs, volume, side)
         wet, dry = (Scan(torch.from_numpy(a)[None], source=self.path.name) for a in (made.image, made.twin))
         truth = made.truth_mm >= min(FLUID_MM, float(made.truth_mm.max()) / 2)
-        about: dict[str, float | str] = {"volume_ml": volume, "side": side, "patient": self.patient}
         name = self.path.stem if self.fluid == 1 else f"{self.path.stem}-{self.fluid}"
-        return Case("simulated", name, half_of(self.index), wet, truth, dry, about)
+        return Case(
+            "simulated", name, half_of(self.index), wet, truth, dry, patient=self.patient, volume_ml=volume, side=side
+        )
 
 
 def held_out(patient: str) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ from torch import Tensor
 from lucency.attribution import attribute
 from lucency.classifier import Question
 from lucency.engine import Engine
-from lucency.errors import LucencyError, OutputError, ParameterError
-from lucency.methods import Method
+from lucency.errors import OutputError, ParameterError
+from lucency.methods import Method, method_named
 from lucency.methods.occlusion import Occlusion
 from lucency.metrics.artefact import Pieces, artefacts, halves, patches
 from lucency.metrics.bootstrap import interval
@@ -36,12 +36,11 @@ from lucency.metrics.gold import Twin, agreement, effects, map_agreement, random
 from lucency.metrics.localisation import THRESHOLDS, iou, localise
 from lucency.metrics.perturbation import evaluate
 from lucency.phantom import simulate
+from lucency.records import Record
 from lucency.removal import Removal
 from lucency.scan import Scan
 from lucency.writing import whole
-
-Record = dict[str, Any]
-Half = Literal["choose", "report"]
+from trust.record import Artefact, Effects, Half, Interval, MapResult, MethodRow, RemovalResult, RemovalRow, TrustRow
 
 FIRST_SEED = 10_000_000
 """No training and no other table draws phantoms from here on."""
@@ -69,7 +68,8 @@ class Case:
         scan: the scan.
         truth: bool ``[*spatial]``, where the finding is; ``None`` for a normal one.
         twin: the same without the finding, where there is such a thing.
-        about: more about it, as plain values.
+        patient: whose film it is.
+        volume_ml, side: of the fluid.
     """
 
     kind: str
@@ -78,7 +78,9 @@ class Case:
     scan: Scan
     truth: NDArray[np.bool_] | None = None
     twin: Scan | None = None
-    about: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
+    patient: str | None = None
+    volume_ml: float | None = None
+    side: str | None = None
 
 
 def half_of(index: int) -> Half:
@@ -153,42 +155,45 @@ def phantom_case(index: int, kept: Path | None = None) -> Case:
     depth = arrays["truth_mm"].astype(np.float32)
     # A little fluid is nowhere 5 mm deep; then the deeper half of it counts.
     truth = depth >= min(FLUID_MM, float(depth.max()) / 2)
-    about: dict[str, float | str] = {"volume_ml": float(arrays["volume_ml"]), "side": side}
-    return Case("phantom", str(seed), half_of(index), wet, truth, dry, about)
+    volume = float(arrays["volume_ml"])
+    return Case("phantom", str(seed), half_of(index), wet, truth, dry, volume_ml=volume, side=side)
 
 
-def map_row(
+def map_result(
     case: Case, method: Method, engine: Engine, target: str, watch: str, gold: NDArray[np.float32] | None
-) -> Record:
+) -> MapResult:
     """What one method makes of one case with a truth: localisation and gold standard.
 
     Of the half that is reported on also perturbation curves and stability.
 
     Args:
         gold: the gold-standard map of the case (:func:`gold_map`), where it has a twin.
+
+    Raises:
+        LucencyError: as the method does.
     """
     started = time.process_time()
     assert case.truth is not None
-    try:
-        one = attribute(case.scan, engine, method, target=target, watch=watch)
-        # Of the process and not of the clock on the wall: the machine may be shared.
-        row: Record = {"seconds": time.process_time() - started}
-        row |= {"evaluations": one.provenance.cost.evaluations, "gradients": one.provenance.cost.gradients}
-        row |= {"probability": one.probability, **localise(one.heatmap, case.truth).as_dict()}
-        row["ious"] = [round(iou(one.heatmap, case.truth, threshold), 4) for threshold in THRESHOLDS]
-        if gold is not None:
-            row["gold"], row["gold_rank"] = map_agreement(gold, one.heatmap)
-        if case.half == "report":
-            # Nothing is chosen by these, and they take most of the time.
-            judged = evaluate(
-                case.scan, engine.classifier, one, watch="probability", target=target, curves=["MoRF", "ROAD"],
-                region=REGION, regions=REGIONS, repeats=1, engine=engine,
-            )  # fmt: skip
-            row |= {name: curve.aopc.value for name, curve in zip(("aopc", "road"), judged.curves, strict=True)}
-            row["stability"] = _stability(case.scan, one.heatmap, method, engine, target, watch)
-    except LucencyError as error:
-        row = {"error": str(error)}
-    return row | {"took": time.process_time() - started}
+    one = attribute(case.scan, engine, method, target=target, watch=watch)
+    # Of the process and not of the clock on the wall: the machine may be shared.
+    seconds = time.process_time() - started
+    cost, found = one.provenance.cost, localise(one.heatmap, case.truth)
+    aopc = road = stability = None
+    if case.half == "report":
+        # Nothing is chosen by these, and they take most of the time.
+        judged = evaluate(
+            case.scan, engine.classifier, one, watch="probability", target=target, curves=["MoRF", "ROAD"],
+            region=REGION, regions=REGIONS, repeats=1, engine=engine,
+        )  # fmt: skip
+        aopc, road = (curve.aopc.value for curve in judged.curves)
+        stability = _stability(case.scan, one.heatmap, method, engine, target, watch)
+    agreed, ranked = (None, None) if gold is None else map_agreement(gold, one.heatmap)
+    return MapResult(
+        seconds, cost.evaluations, cost.gradients, one.probability,
+        found.hit, found.iou, found.threshold, found.mass, found.top, found.area,
+        tuple(round(iou(one.heatmap, case.truth, threshold), 4) for threshold in THRESHOLDS),
+        agreed, ranked, aopc, road, stability,
+    )  # fmt: skip
 
 
 def gold_map(case: Case, engine: Engine, target: str, watch: str) -> NDArray[np.float32]:
@@ -198,35 +203,32 @@ def gold_map(case: Case, engine: Engine, target: str, watch: str) -> NDArray[np.
     return attribute(case.scan, engine, how, target=target, watch=watch).heatmap
 
 
-def removal_row(case: Case, removal: Removal, engine: Engine, target: str, regions: int = 120) -> Record:
-    """What one removal does to one case: closeness to the gold standard, and artefacts on its healthy scan."""
-    started = time.process_time()
-    row: Record = {}
-    try:
-        if case.twin is not None:
-            questions, where, true = _true_effects(case, engine, target, regions)
-            found = effects(case.scan, questions[0], engine, removal, where, questions[1:]).T
+def removal_result(case: Case, removal: Removal, engine: Engine, target: str, regions: int = 120) -> RemovalResult:
+    """What one removal does to one case: closeness to the gold standard, and artefacts on its healthy scan.
+
+    Raises:
+        LucencyError: as the removal does.
+    """
+    agreed: dict[str, Effects] = {}
+    if case.twin is not None:
+        questions, where, true = _true_effects(case, engine, target, regions)
+        found = effects(case.scan, questions[0], engine, removal, where, questions[1:]).T
+        for watch, truth, guess in zip(WATCHED, true, found, strict=True):
             # Where the model does not react to the fluid there is no truth to agree with.
-            row |= {
-                w: dataclasses.asdict(agreement(t, f))
-                for w, t, f in zip(WATCHED, true, found, strict=True)
-                if np.ptp(t) > 1e-3
-            }
-        normal = case.twin if case.twin is not None else case.scan
-        # The twin of a film with simulated fluid is a normal film, which has a row of its own.
-        for name, pieces in PIECES.items() if case.kind != "simulated" else ():
-            try:
-                found_here = artefacts([normal], engine, removal, pieces, target=target)
-            except ParameterError:
-                # Called abnormal as it is, so there is nothing to count.
-                break
-            row.setdefault("artefacts", {})[name] = {
-                "rate": found_here.rate, "rise": found_here.rise, "worst": float(found_here.worst[0]),
-                "copies": found_here.copies,
-            }  # fmt: skip
-    except LucencyError as error:
-        row = {"error": str(error)}
-    return row | {"took": time.process_time() - started}
+            if np.ptp(truth) > 1e-3:
+                one = agreement(truth, guess)
+                agreed[watch] = Effects(one.pearson, one.spearman, one.slope)
+    normal = case.twin if case.twin is not None else case.scan
+    made: dict[str, Artefact] = {}
+    # The twin of a film with simulated fluid is a normal film, which has a row of its own.
+    for name, pieces in PIECES.items() if case.kind != "simulated" else ():
+        try:
+            here = artefacts([normal], engine, removal, pieces, target=target)
+        except ParameterError:
+            # Called abnormal as it is, so there is nothing to count.
+            break
+        made[name] = Artefact(here.rate, here.rise, float(here.worst[0]), here.copies)
+    return RemovalResult(agreed, made)
 
 
 @lru_cache(1)
@@ -257,80 +259,89 @@ def _stability(
     return float(stats.spearmanr(heatmap.ravel(), other.ravel()).statistic)
 
 
-def summary(records: Sequence[Record], kind: str, half: Half = "report", fewest: int = 3) -> list[Record]:
+def summary(rows: Sequence[TrustRow], kind: str, half: Half = "report", fewest: int = 3) -> list[MethodRow]:
     """One row for each method and removal on the cases of ``kind``, best overlap first.
 
-    Every number is ``(mean, low, high)`` with its bootstrap interval over the patients of that ``half``; the threshold
-    of the overlap is always the best one of the choosing half. Contestants with fewer than ``fewest`` cases in either
-    half are left out.
+    Every number has its bootstrap interval over the patients of that ``half``; the threshold of the overlap is always
+    the best one of the choosing half. Contestants with fewer than ``fewest`` cases in either half are left out.
     """
-    rows = []
-    maps = [r for r in records if r["kind"] == kind and r["what"] == "map" and "error" not in r]
-    for contestant in dict.fromkeys((r["method"], r["removal"]) for r in maps):
-        mine = [r for r in maps if (r["method"], r["removal"]) == contestant]
-        learn, tell = [r for r in mine if r["half"] == "choose"], [r for r in mine if r["half"] == half]
+    found = []
+    maps = [(row, row.map) for row in rows if row.kind == kind and row.map is not None]
+    for who in dict.fromkeys(row.who for row, _ in maps):
+        learn = [one for row, one in maps if row.who == who and row.half == "choose"]
+        tell = [(row, one) for row, one in maps if row.who == who and row.half == half]
         if len(tell) < fewest or len(learn) < fewest:
             continue
-        at = int(np.mean([r["ious"] for r in learn], 0).argmax())
-        row: Record = {
-            "method": contestant[0],
-            "removal": contestant[1],
-            "cases": len(tell),
-            "threshold": float(THRESHOLDS[at]),
-            "iou": _over(tell, "ious", at),
+        at = int(np.mean([one.ious for one in learn], 0).argmax())
+        numbers = {
+            "iou": _over([(row, one.ious[at]) for row, one in tell]),
+            "hit": _over([(row, one.hit) for row, one in tell]),
+            "mass": _over([(row, one.mass) for row, one in tell]),
+            "top": _over([(row, one.top) for row, one in tell]),
+            "aopc": _over([(row, one.aopc) for row, one in tell]),
+            "road": _over([(row, one.road) for row, one in tell]),
+            "gold": _over([(row, one.gold) for row, one in tell]),
+            "gold_rank": _over([(row, one.gold_rank) for row, one in tell]),
+            "stability": _over([(row, one.stability) for row, one in tell]),
+            "area": _over([(row, one.area) for row, one in tell]),
         }
-        for key in ("hit", "mass", "top", "aopc", "road", "gold", "gold_rank", "stability", "area"):
-            known = [r for r in tell if key in r]
-            if known:
-                row[key] = _over(known, key)
-        large = [r for r in tell if r.get("volume_ml", 0.0) >= 200]
+        large = [(row, one) for row, one in tell if row.volume_ml is not None and row.volume_ml >= 200]
         if len(large) >= fewest:
-            row["hit_large"] = _over(large, "hit")
-            row["iou_large"] = _over(large, "ious", at)
-        for key in ("evaluations", "gradients", "seconds"):
-            row[key] = float(np.median([r[key] for r in tell]))
-        rows.append(row)
-    return sorted(rows, key=lambda r: -r["iou"][0])
+            numbers["hit_large"] = _over([(row, one.hit) for row, one in large])
+            numbers["iou_large"] = _over([(row, one.ious[at]) for row, one in large])
+        found.append(
+            MethodRow(
+                *who,
+                cases=len(tell),
+                threshold=float(THRESHOLDS[at]),
+                numbers={name: number for name, number in numbers.items() if number is not None},
+                evaluations=float(np.median([one.evaluations for _, one in tell])),
+                gradients=float(np.median([one.gradients for _, one in tell])),
+                seconds=float(np.median([one.seconds for _, one in tell])),
+            )
+        )
+    return sorted(found, key=lambda row: -row.numbers["iou"][0])
 
 
-def removals_summary(records: Sequence[Record], kind: str, half: Half | None = None, fewest: int = 3) -> list[Record]:
+def removals_summary(
+    rows: Sequence[TrustRow], kind: str, half: Half | None = None, fewest: int = 3
+) -> list[RemovalRow]:
     """One row for each removal on the cases of ``kind`` (of one half, or all): gold standard and artefacts.
 
     Removals with fewer than ``fewest`` cases are left out.
     """
-    rows = []
-    found = [r for r in records if r["kind"] == kind and r["what"] == "removal" and "error" not in r]
-    found = [r for r in found if half in (None, r["half"])]
-    for removal in dict.fromkeys(r["removal"] for r in found):
-        mine = [r for r in found if r["removal"] == removal]
+    found = []
+    known = [(row, row.removed) for row in rows if row.kind == kind and row.removed is not None]
+    known = [(row, one) for row, one in known if half in (None, row.half)]
+    for removal in dict.fromkeys(row.removal for row, _ in known):
+        mine = [(row, one) for row, one in known if row.removal == removal]
         if len(mine) < fewest:
             continue
-        row: Record = {"removal": removal, "cases": len(mine)}
+        numbers: dict[str, Interval | None] = {}
         for watch in WATCHED:
-            for key in ("pearson", "spearman", "slope"):
-                known = [r for r in mine if watch in r]
-                if known:
-                    row[f"{watch} {key}"] = _over(known, watch, key)
+            agreed = [(row, one.effects[watch]) for row, one in mine if watch in one.effects]
+            numbers[f"{watch} pearson"] = _over([(row, one.pearson) for row, one in agreed])
+            numbers[f"{watch} spearman"] = _over([(row, one.spearman) for row, one in agreed])
+            numbers[f"{watch} slope"] = _over([(row, one.slope) for row, one in agreed])
+        normal = 0
         for name in PIECES:
-            counted = [r for r in mine if name in r.get("artefacts", {})]
-            if counted:
-                for key in ("rate", "rise"):
-                    row[f"{name} {key}"] = _over(counted, "artefacts", name, key)
-                row["normal"] = len(counted)
-        rows.append(row)
-    return sorted(rows, key=lambda r: -r.get("logit pearson", (0.0,))[0])
+            counted = [(row, one.artefacts[name]) for row, one in mine if name in one.artefacts]
+            numbers[f"{name} rate"] = _over([(row, one.rate) for row, one in counted])
+            numbers[f"{name} rise"] = _over([(row, one.rise) for row, one in counted])
+            normal = len(counted) or normal
+        there = {name: number for name, number in numbers.items() if number is not None}
+        found.append(RemovalRow(removal, len(mine), there, normal))
+    return sorted(found, key=lambda row: -row.numbers.get("logit pearson", (0.0,))[0])
 
 
-def _over(rows: Sequence[Record], *where: str | int) -> tuple[float, float, float]:
-    """The mean over rows of what lies at ``where`` in each, with its interval over patients."""
-    values: list[Any] = list(rows)
-    for key in where:
-        values = [value[key] for value in values]
-    return interval([float(v) for v in values], [str(r.get("patient", r["case"])) for r in rows])
+def _over(values: Sequence[tuple[TrustRow, float | None]]) -> Interval | None:
+    """The mean over the rows that have a value, with its interval over patients; ``None`` where none has."""
+    known = [(float(value), row.patient_or_case) for row, value in values if value is not None]
+    return interval([value for value, _ in known], [who for _, who in known]) if known else None
 
 
 @dataclass(frozen=True)
-class Recommendation:
+class Recommendation(Record):
     """What the numbers say that `explain` should use.
 
     Attributes:
@@ -344,77 +355,69 @@ class Recommendation:
     method: str
     removal: str
     score: float
-    chosen: Record
-    reported: Record
+    chosen: MethodRow
+    reported: MethodRow
     rival: tuple[str, str] | None
-    lead: tuple[float, float, float] | None
+    lead: Interval | None
 
 
-def recommend(records: Sequence[Record]) -> Recommendation | None:
+def recommend(rows: Sequence[TrustRow]) -> Recommendation | None:
     """The contestant with the highest mean of hit rate, overlap and agreement with the gold standard.
 
     It is chosen on the phantoms of the choosing half alone. Contestants whose removal makes artefacts there at a rate
     above :data:`TOLERATED`, with pieces as the method takes them away, are passed over, unless none is below. ``None``
     while there are too few phantoms.
     """
-    learnt, told = summary(records, "phantom", "choose"), summary(records, "phantom", "report")
+    learnt, told = summary(rows, "phantom", "choose"), summary(rows, "phantom", "report")
     if not learnt:
         return None
-    nothing = {"artefacts": (0.0, 0.0, 0.0)}
-    rates = {_who(row): (artefact_rate(records, row, "phantom", "choose") or nothing)["artefacts"][0] for row in learnt}
-    allowed = [row for row in learnt if rates[_who(row)] <= TOLERATED] or learnt
-    allowed.sort(key=_score, reverse=True)
+    rates = {row.who: artefact_rate(rows, row, "phantom", "choose") or (0.0, 0.0, 0.0) for row in learnt}
+    allowed = [row for row in learnt if rates[row.who][0] <= TOLERATED] or learnt
+    allowed.sort(key=lambda row: row.score, reverse=True)
     best, rival = allowed[0], (allowed[1] if len(allowed) > 1 else None)
-    reported = next((r for r in told if _who(r) == _who(best)), None)
+    reported = next((row for row in told if row.who == best.who), None)
     if reported is None:
         return None
     lead = None
     if rival is not None:
-        other = next((r for r in told if _who(r) == _who(rival)), None)
-        ours, theirs = (_by_case(records, row) for row in (reported, other or rival))
+        other = next((row for row in told if row.who == rival.who), None)
+        ours, theirs = (_by_case(rows, row) for row in (reported, other or rival))
         both = sorted(set(ours) & set(theirs))
         if len(both) >= 3:
             lead = interval([ours[name] - theirs[name] for name in both])
     return Recommendation(
-        best["method"], best["removal"], _score(best), best, reported, None if rival is None else _who(rival), lead
+        best.method, best.removal, best.score, best, reported, None if rival is None else rival.who, lead
     )
 
 
-def artefact_rate(records: Sequence[Record], row: Record, kind: str, half: Half | None = None) -> Record:
-    """``artefacts``: how often the removal of a row of :func:`summary` makes dry cases of ``kind`` look abnormal.
+def artefact_rate(rows: Sequence[TrustRow], row: MethodRow, kind: str, half: Half | None = None) -> Interval | None:
+    """How often the removal of a row of :func:`summary` makes dry cases of ``kind`` look abnormal.
 
-    Counted with the pieces that are most like what its method takes away: a patch of about its size for occlusion, half
-    of the superpixels for all others. Empty for a method that takes no piece away, as one that follows gradients from a
-    baseline, and where nothing was counted.
+    Counted with the pieces that are most like what its method takes away. ``None`` for a method that takes no piece
+    away, as one that follows gradients from a baseline, and where nothing was counted.
     """
-    if "gradients" in row["method"]:
-        return {}
-    key = f"{_taken(row['method'])} rate"
-    known = [r for r in removals_summary(records, kind, half) if r["removal"] == row["removal"] and key in r]
-    return {"artefacts": known[0][key]} if known else {}
+    taken = _taken(row.method)
+    known = [one for one in removals_summary(rows, kind, half) if one.removal == row.removal]
+    return known[0].numbers.get(f"{taken} rate") if known and taken else None
 
 
 def _taken(method: str) -> str:
+    """The pieces of :data:`PIECES` that are most like those of a method with its settings; empty if it takes none."""
     name, *settings = method.split(":")
-    side = dict(setting.split("=", 1) for setting in settings).get("patch", str(Occlusion.patch))
-    if name != "occlusion" or not side.isdigit():
+    how = method_named(name, settings)
+    if how.takes == "nothing":
+        return ""
+    if not isinstance(how, Occlusion) or not isinstance(how.patch, int):
         return "half of the superpixels"
-    return min(PATCHES, key=lambda piece: abs(np.log(float(piece.split()[1]) / float(side))))
+    side = how.patch
+    return min(PATCHES, key=lambda piece: abs(np.log(float(piece.split()[1]) / side)))
 
 
-def _who(row: Record) -> tuple[str, str]:
-    return row["method"], row["removal"]
-
-
-def _score(row: Record) -> float:
-    return float(np.mean([row[key][0] for key in ("hit", "iou", "gold") if key in row]))
-
-
-def _by_case(records: Sequence[Record], row: Record) -> dict[str, float]:
-    at = int(np.abs(THRESHOLDS - row["threshold"]).argmin())
+def _by_case(rows: Sequence[TrustRow], contestant: MethodRow) -> dict[str, float]:
+    at = int(np.abs(THRESHOLDS - contestant.threshold).argmin())
     return {
-        r["case"]: float(np.mean([float(r["hit"]), r["ious"][at], r["gold"]]))
-        for r in records
-        if r["kind"] == "phantom" and r["what"] == "map" and "error" not in r and r["half"] == "report"
-        and _who(r) == _who(row) and "gold" in r
+        row.case: float(np.mean([float(row.map.hit), row.map.ious[at], row.map.gold]))
+        for row in rows
+        if row.kind == "phantom" and row.map is not None and row.map.gold is not None and row.half == "report"
+        and row.who == contestant.who
     }  # fmt: skip

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import Timeout
 
@@ -31,8 +31,9 @@ from lucency.methods import Method, method_named
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Removal
 from lucency.writing import alone, reason
-from trust.films import boxed, findings, normal, simulated
-from trust.measuring import Record, gold_map, kept_array, map_row, phantom_case, removal_row
+from trust.films import Film, boxed, findings, normal, simulated
+from trust.measuring import Case, gold_map, kept_array, map_result, phantom_case, removal_result
+from trust.record import MapResult, RemovalResult, TrustRow
 
 
 def named(text: str) -> list[str]:
@@ -79,12 +80,12 @@ PATIENCE = 4
 class Task:
     """One row to make: what a worker process needs, and nothing that cannot travel to it."""
 
-    what: str
+    what: Literal["map", "removal"]
     kind: str
-    case: Any
+    case: int | Film
     method: str
     removal: str
-    how: Any
+    how: Method | Removal
     watch: str
     kept: Path
 
@@ -99,8 +100,8 @@ class Task:
     @property
     def prints(self) -> tuple[str, str]:
         """The weights that it is made with: of the classifier, and of what stands where something is gone."""
-        removal = self.how if self.what == "removal" else getattr(self.how, "removal", None)
-        return _fingerprint(self.kind), getattr(removal, "fingerprint", "")
+        removal = self.how if isinstance(self.how, Removal) else self.how.removal
+        return _fingerprint(self.kind), "" if removal is None else removal.fingerprint
 
 
 MODELS = {"phantom": "lucency:phantom"}
@@ -112,7 +113,7 @@ def all_tasks(
 ) -> Iterator[Task]:
     kept = folder / "cases"
     standing = [(name, removal_with(name)) for name in named(removals)]
-    cases: list[tuple[str, Any]] = [("phantom", i) for i in range(phantoms)]
+    cases: list[tuple[str, int | Film]] = [("phantom", i) for i in range(phantoms)]
     if films is not None:
         # One after the other: the first is what the phantoms have too.
         known = [finding for finding in findings(films) if finding in _engine("box").classifier.classes]
@@ -125,9 +126,6 @@ def all_tasks(
         if not kind.startswith("box"):
             for removal, what in standing:
                 yield Task("removal", kind, case, "", removal, what, watch, kept)
-
-
-KEY = ("what", "kind", "key", "method", "removal", "watch")
 
 
 @contextmanager
@@ -154,31 +152,28 @@ def only(folder: Path) -> Iterator[Path]:
                 folder.rmdir()  # nothing was put there
 
 
-def kept_rows(file: Path, tasks: Sequence[Task]) -> tuple[list[Record], int]:
+def kept_rows(file: Path, tasks: Sequence[Task]) -> tuple[list[TrustRow], int]:
     """The rows of an earlier run that this one wants, made with the same weights, and how many lines are damaged."""
     if not file.exists():
         return [], 0
     wanted = {task.key: task.prints for task in tasks}
-    rows: dict[tuple[str, ...], Record] = {}
+    rows: dict[tuple[str, ...], TrustRow] = {}
     damaged = 0
     for line in file.read_bytes().decode(errors="replace").splitlines():
+        if not line.strip():
+            continue  # what a cut line was closed with
         try:
-            row = json.loads(line)
-            key = tuple(row[k] for k in KEY)
-            prints = row["fingerprint"], row.get("painter", "")
-            usable = all(isinstance(k, str) for k in key) and row["case"] is not None and float(row["took"]) >= 0
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            usable = not line.strip()  # an empty one is what a cut line was closed with
-            key = ()
-        if not usable:
+            row = TrustRow.from_dict(json.loads(line))
+        except (ValueError, RecursionError):
             damaged += 1
-        elif key in wanted and prints == wanted[key]:
-            rows.setdefault(key, row)
+            continue
+        if wanted.get(row.id) == (row.fingerprint, row.painter):
+            rows.setdefault(row.id, row)
     return list(rows.values()), damaged
 
 
 @contextmanager
-def appending(file: Path) -> Iterator[Callable[[Record], None]]:
+def appending(file: Path) -> Iterator[Callable[[TrustRow], None]]:
     """What adds a row to the file; nothing that is there is touched."""
 
     def failed(error: OSError) -> OutputError:
@@ -192,8 +187,8 @@ def appending(file: Path) -> Iterator[Callable[[Record], None]]:
     except OSError as error:
         raise failed(error) from error
 
-    def add(row: Record) -> None:
-        line = json.dumps(row).encode() + b"\n"
+    def add(row: TrustRow) -> None:
+        line = json.dumps(row.as_dict()).encode() + b"\n"
         try:
             if opened.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -204,17 +199,17 @@ def appending(file: Path) -> Iterator[Callable[[Record], None]]:
         yield add
 
 
-def made_rows(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: Any) -> Iterator[Record]:
+def made_rows(tasks: Sequence[Task], rows: Sequence[TrustRow], jobs: int, over: Any) -> Iterator[TrustRow]:
     """Makes what is missing, scan by scan for all contestants; one that takes far more time than most has to wait."""
-    made = {tuple(row[k] for k in KEY) for row in rows}
+    made = {row.id for row in rows}
     todo: dict[tuple[str, ...], list[Task]] = defaultdict(list)
     for task in tasks:
         if task.key not in made:
             todo[task.contestant].append(task)
     spent = dict.fromkeys(todo, 0.0)
     for row in rows:
-        who = row["what"], row["kind"], row["method"], row["removal"]
-        spent[who] = spent.get(who, 0.0) + row["took"]
+        who = row.what, row.kind, row.method, row.removal
+        spent[who] = spent.get(who, 0.0) + row.took
     wanted = {who: sum(task.contestant == who for task in tasks) for who in todo}
 
     def next_one() -> Task | None:
@@ -229,12 +224,12 @@ def made_rows(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: An
     if jobs == 1:
         while (one := next_one()) is not None:
             row = made_row(one)
-            spent[one.contestant] += row["took"]
+            spent[one.contestant] += row.took
             yield row
         return
     # Ctrl-C is for this process: the others finish their rows.
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _deaf) as pool:
-        running: dict[Future[Record], Task] = {}
+        running: dict[Future[TrustRow], Task] = {}
         try:
             while True:
                 while len(running) < jobs and (one := next_one()) is not None:
@@ -243,7 +238,7 @@ def made_rows(tasks: Sequence[Task], rows: Sequence[Record], jobs: int, over: An
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED)[0]:
                     task, row = running.pop(future), future.result()
-                    spent[task.contestant] += row["took"]
+                    spent[task.contestant] += row.took
                     yield row
         except BrokenProcessPool as error:
             raise ParameterError(
@@ -271,32 +266,43 @@ def _fingerprint(kind: str) -> str:
 
 
 @lru_cache(2)
-def _case(kind: str, case: Any, kept: Path) -> Any:
+def _case(kind: str, case: int | Film, kept: Path) -> Case:
     """The scan with its truth; most contestants ask for the same one, one after the other."""
-    return phantom_case(case, kept) if kind == "phantom" else case.case()
+    return case.case() if isinstance(case, Film) else phantom_case(case, kept)
 
 
-def made_row(task: Task) -> Record:
+def made_row(task: Task) -> TrustRow:
     """One row, in whatever process."""
     engine = _engine(task.kind)
     started = time.process_time()
+    case: Case | None = None
+    found: MapResult | RemovalResult | None = None
+    error = ""
     try:
         case = _case(task.kind, task.case, task.kept)
+        if isinstance(task.how, Removal):
+            found = removal_result(case, task.how, engine, EFFUSION)
+        else:
+            gold = None
+            if case.twin is not None:
+                file = task.kept / f"gold-{case.kind}-{case.name}-{task.watch}-{engine.classifier.fingerprint[:12]}.npz"
+                gold = kept_array(file, lambda: gold_map(case, engine, EFFUSION, task.watch))
+            finding = task.case.finding if isinstance(task.case, Film) else EFFUSION
+            found = map_result(case, task.how, engine, finding, task.watch, gold)
     except OutputError:
         # A full disk is no property of a scan.
         raise
-    except LucencyError as error:
-        case, row = None, {"error": str(error), "took": time.process_time() - started}
-    if case is not None and task.what == "removal":
-        row = removal_row(case, task.how, engine, EFFUSION)
-    elif case is not None:
-        gold = None
-        if case.twin is not None:
-            file = task.kept / f"gold-{case.kind}-{case.name}-{task.watch}-{engine.classifier.fingerprint[:12]}.npz"
-            gold = kept_array(file, lambda: gold_map(case, engine, EFFUSION, task.watch))
-        row = map_row(case, task.how, engine, getattr(task.case, "finding", EFFUSION), task.watch, gold)
-    about: Record = {"case": str(task.case)} if case is None else {"case": case.name, "half": case.half, **case.about}
-    return {
-        "what": task.what, "kind": task.kind, "key": str(task.case), "method": task.method, "removal": task.removal,
-        "watch": task.watch, "fingerprint": task.prints[0], "painter": task.prints[1], **about, **row,
-    }  # fmt: skip
+    except LucencyError as failure:
+        error = str(failure)
+    return TrustRow(
+        task.what, task.kind, str(task.case), task.method, task.removal, task.watch, *task.prints,
+        case=str(task.case) if case is None else case.name,
+        took=time.process_time() - started,
+        half=None if case is None else case.half,
+        patient=None if case is None else case.patient,
+        volume_ml=None if case is None else case.volume_ml,
+        side=None if case is None else case.side,
+        map=found if isinstance(found, MapResult) else None,
+        removed=found if isinstance(found, RemovalResult) else None,
+        error=error,
+    )  # fmt: skip

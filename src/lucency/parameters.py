@@ -10,7 +10,9 @@ import pkgutil
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from abc import ABC
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from lucency.errors import ParameterError
@@ -55,6 +57,49 @@ def kinds(base: Any, group: str | None = None) -> dict[str, type[Any]]:
                 # What an outside package calls the same as one of ours does not take its place.
                 own.setdefault(str(vars(announced)["name"]), announced)
     return dict(sorted(own.items()))
+
+
+def declared(cls: type[Any], base: type[Any]) -> None:
+    """Refuses an implementation of a protocol whose class attributes are missing or of another type.
+
+    For the ``__init_subclass__`` of the protocol, so that it is said when the class is defined and not when it is used.
+    One with ABC among its bases, or that leaves the work to those below it, needs none; what it has must fit.
+
+    Raises:
+        ParameterError: naming the class, the attribute and what it must be.
+    """
+    done = all(any(method in vars(c) for c in cls.__mro__ if c is not base) for method in base.__abstractmethods__)
+    for name, hint in _class_attributes(typing.cast(Hashable, base)).items():
+        value = getattr(cls, name, _MISSING)
+        if value is _MISSING and done and ABC not in cls.__bases__:
+            raise ParameterError(f"{cls.__name__} has no {name}; give it a class attribute {name}, {_wanted(hint)}.")
+        if value is not _MISSING and not _is(value, hint):
+            raise ParameterError(f"The {name} of {cls.__name__} is {value!r:.60}; it must be {_wanted(hint)}.")
+
+
+@cache
+def _class_attributes(base: Hashable) -> dict[str, Any]:
+    hints = typing.get_type_hints(base).items()
+    return {name: typing.get_args(hint)[0] for name, hint in hints if typing.get_origin(hint) is typing.ClassVar}
+
+
+def _is(value: object, hint: Any) -> bool:
+    if typing.get_origin(hint) is typing.Literal:
+        return value in typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        each = typing.get_args(hint)
+        if each[-1] is Ellipsis:
+            return isinstance(value, tuple) and all(_is(one, each[0]) for one in value)
+        return isinstance(value, tuple) and len(value) == len(each) and all(map(_is, value, each))
+    return isinstance(value, hint)
+
+
+def _wanted(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return f"({', '.join('...' if one is Ellipsis else _wanted(one) for one in typing.get_args(hint))})"
+    return {str: "a text", bool: "True or False"}.get(hint, str(getattr(hint, "__name__", hint)))
 
 
 def import_files(package: str, folders: Iterable[str]) -> None:

@@ -57,15 +57,15 @@ def methods(
 def _one(name: str, as_json: bool) -> None:
     from lucency.cli.console import print_json, say
     from lucency.explanation import describe
-    from lucency.masks import Superpixels
+    from lucency.masks.superpixels import superpixels
     from lucency.methods import METHODS, Method
-    from lucency.parameters import by_word, kinds, lookup, parameters_of, summary_of
-    from lucency.removal import Removal
+    from lucency.parameters import by_word, lookup, parameters_of, summary_of
+    from lucency.removal import removals
 
     tables: dict[str, Mapping[str, type[Any]]] = {
         "method": METHODS,
-        "removal": kinds(Removal, "lucency.removals"),
-        "superpixels": kinds(Superpixels),
+        "removal": removals(),
+        "superpixels": superpixels(),
     }
     every: dict[str, type[Any]] = {word: cls for table in tables.values() for word, cls in table.items()}
     cls = lookup(name, every, "method, removal or way to cut superpixels")

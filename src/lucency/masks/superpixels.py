@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,13 +13,17 @@ from skimage import segmentation
 from torch import Tensor
 
 from lucency.errors import ParameterError
-from lucency.parameters import by_word, kinds, of_word
+from lucency.parameters import by_word, declared, kinds, of_word
 
 
 class Superpixels(ABC):
-    """A way to cut a scan into pieces. Implementations are frozen dataclasses."""
+    """A way to cut a scan into pieces. Implementations are frozen dataclasses, registered by being subclasses."""
 
     name: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared(cls, Superpixels)
 
     @abstractmethod
     def labels(self, pixels: Tensor) -> Tensor:
@@ -39,13 +43,17 @@ class Superpixels(ABC):
         Raises:
             ParameterError: naming those there are.
         """
-        found: Superpixels = of_word(word, kinds(Superpixels), "kind of superpixels")
-        return found
+        return of_word(word, superpixels(), "kind of superpixels")
 
     @classmethod
     def words(cls) -> list[str]:
         """What :meth:`from_word` takes."""
-        return by_word(kinds(Superpixels))
+        return by_word(superpixels())
+
+
+def superpixels() -> dict[str, type[Superpixels]]:
+    """Every way by its name: those here, and those that outside packages announce as ``lucency.superpixels``."""
+    return kinds(Superpixels, "lucency.superpixels")
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from lucency.asking import undisturbed
 from lucency.classifier import Classifier, Frame, Question
 from lucency.engine import Engine
 from lucency.masks import Patches, Superpixels
-from lucency.parameters import by_word, kinds, of_word, parts_of
+from lucency.parameters import by_word, declared, kinds, of_word, parts_of
 from lucency.removal import Removal
 from lucency.scan import Scan
 from lucency.work import Meter
 
 Reaction = Literal["map", "curve", "scatter"]
+Takes = Literal["patches", "superpixels", "masks", "nothing"]
 Fact = float | int | str | bool
 
 
@@ -119,6 +120,8 @@ class Method(ABC):
             so for a gradient, which says where a change would matter, nor for what is led back through altered ReLUs.
         grainy: whether neighbouring pixels of its maps say opposite things, as those of a gradient do; pictures then
             show the smoothed strength beside the map.
+        takes: what it takes away at once: patches, superpixels, or random or smooth masks; nothing where it follows a
+            gradient or reads activations.
         removal: what stands where something was removed; ``None`` for a method that removes nothing. A field of those
             that do, which takes whatever :meth:`lucency.removal.Removal.of` takes.
     """
@@ -131,6 +134,7 @@ class Method(ABC):
     needs_gradients: ClassVar[bool] = False
     locates: ClassVar[bool] = True
     grainy: ClassVar[bool] = False
+    takes: ClassVar[Takes] = "nothing"
     unit: ClassVar[str]
     removal: Removal | None = None
 
@@ -158,6 +162,7 @@ class Method(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        declared(cls, Method)
         if "steps" in vars(cls):
             cls.steps = _undisturbed_steps(cls.steps)  # type: ignore[method-assign,assignment]
 

@@ -16,7 +16,7 @@ transformer these are the tokens of its last block, laid out on the grid of the 
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -62,7 +62,7 @@ class Cam(Method):
         yield answer(probe, onto_grid(heatmap, probe.grid), facts)
 
 
-class _GradCam(Method):
+class _GradCam(Method, ABC):
     needs_gradients: ClassVar[bool] = True
 
     layer: str | None

@@ -5,7 +5,7 @@ What differs is which coalitions are asked about, and how a number for each supe
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -17,7 +17,7 @@ from torch import Tensor
 from lucency.classifier import Question
 from lucency.engine import Engine, Probe
 from lucency.masks.superpixels import Slic, Superpixels, painted, switched
-from lucency.methods.base import Fact, Facts, Method, Step, other_classes
+from lucency.methods.base import Fact, Facts, Method, Step, Takes, other_classes
 from lucency.methods.sampling import growing
 from lucency.methods.stable import check_rule, expected_agreement
 from lucency.removal import Removal, SegmentMean, of_pieces
@@ -77,7 +77,7 @@ class Coalitions:
 
 
 @dataclass(frozen=True)
-class SuperpixelGame(Method):
+class SuperpixelGame(Method, ABC):
     """A method that switches superpixels on and off.
 
     Attributes:
@@ -90,6 +90,7 @@ class SuperpixelGame(Method):
         all_classes: the same forward passes give a map of each other class too, by name beside the answer's.
     """
 
+    takes: ClassVar[Takes] = "superpixels"
     panel: ClassVar = "scatter"
     axes: ClassVar[tuple[str, str]] = ("superpixels on", "score")
 

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -23,7 +23,7 @@ from lucency.methods.rectify import rectified_gradient
 from lucency.scan import Scan
 
 
-class _OnePass(Method):
+class _OnePass(Method, ABC):
     """A method whose map is made from one backward pass over the clean scan."""
 
     needs_gradients: ClassVar[bool] = True

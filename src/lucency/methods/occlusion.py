@@ -30,7 +30,7 @@ from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.filters import gaussian_blur
 from lucency.masks import Patches
-from lucency.methods.base import Fact, Method, Step, Trials, other_classes
+from lucency.methods.base import Fact, Method, Step, Takes, Trials, other_classes
 from lucency.methods.sampling import growing
 from lucency.removal import Constant, Removal
 from lucency.scan import Scan
@@ -65,6 +65,7 @@ class Occlusion(Method):
     name: ClassVar[str] = "occlusion"
     title: ClassVar[str] = "Occlusion"
     paper: ClassVar[str] = "Zeiler & Fergus, ECCV 2014"
+    takes: ClassVar[Takes] = "patches"
     unit: ClassVar[str] = "fall of the score when hidden"
 
     patch: Length = 16

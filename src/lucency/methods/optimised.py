@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ from torch import Tensor
 from lucency.classifier import Question
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
-from lucency.methods.base import Fact, Method, Step
+from lucency.methods.base import Fact, Method, Step, Takes
 from lucency.scan import Scan
 
 Game = Literal["deletion", "preservation"]
@@ -38,12 +38,13 @@ class Iteration:
     facts: Mapping[str, Fact] = field(default_factory=dict)
 
 
-class MaskOptimiser(Method):
+class MaskOptimiser(Method, ABC):
     """A method that optimises a mask; of its ``iterations`` each is a step."""
 
     panel: ClassVar = "curve"
     axes: ClassVar[tuple[str, str]] = ("iteration", "score")
     needs_gradients: ClassVar[bool] = True
+    takes: ClassVar[Takes] = "masks"
 
     iterations: int
 

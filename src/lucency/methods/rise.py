@@ -27,7 +27,7 @@ from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.grids import RandomGrids
-from lucency.methods.base import Method, Step, other_classes
+from lucency.methods.base import Method, Step, Takes, other_classes
 from lucency.methods.sampling import growing
 from lucency.methods.stable import check_rule, expected_agreement
 from lucency.removal import Constant, Removal
@@ -55,6 +55,7 @@ class Rise(Method):
     name: ClassVar[str] = "rise"
     title: ClassVar[str] = "RISE"
     paper: ClassVar[str] = "Petsiuk et al., BMVC 2018"
+    takes: ClassVar[Takes] = "masks"
     unit: ClassVar[str] = "expected score when visible, less its mean"
 
     samples: int = 4000

@@ -8,13 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lucency.errors import ParameterError
-from lucency.parameters import Found, kinds, lookup
+from lucency.parameters import Found, declared, kinds, lookup
 from lucency.removal import Blur, Mean, NoisyLinear, Removal, Uniform
 
 
@@ -42,6 +42,10 @@ class Procedure(ABC):
     inserts: ClassVar[bool] = False
 
     removal: Removal
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared(cls, Procedure)
 
     def __post_init__(self) -> None:
         for parameter in fields(self):
@@ -89,7 +93,7 @@ class Procedure(ABC):
 
 
 @dataclass(frozen=True)
-class Regions(Procedure):
+class Regions(Procedure, ABC):
     """Regions are removed one after another.
 
     Attributes:
@@ -158,7 +162,7 @@ class RandomOrder(Regions):
 
 
 @dataclass(frozen=True)
-class Parts(Procedure):
+class Parts(Procedure, ABC):
     """All pixels go (or come) in equal parts, highest value of the map first.
 
     Attributes:
@@ -239,6 +243,6 @@ def tiles(grid: Sequence[int], side: int) -> Tensor:
     return found
 
 
-CURVES: Mapping[str, type[Procedure]] = Found(lambda: kinds(Procedure))
+CURVES: Mapping[str, type[Procedure]] = Found(lambda: kinds(Procedure, "lucency.curves"))
 """Every procedure by its name."""
 USUAL = ("MoRF", "LeRF", "random", "deletion", "insertion")

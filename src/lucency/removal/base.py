@@ -6,14 +6,14 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lucency.errors import ParameterError
-from lucency.parameters import by_word, kinds, of_word
+from lucency.parameters import by_word, declared, kinds, of_word
 
 Fill = Callable[[Tensor], Tensor]
 """Masks ``[B, *spatial]`` (1 = kept) -> replacement pixels, broadcastable to ``[B, C, *spatial]``.
@@ -34,6 +34,10 @@ class Removal(ABC):
     name: ClassVar[str]
     deterministic: ClassVar[bool]
     cost: ClassVar[str] = "once for a scan"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared(cls, Removal)
 
     @property
     def fingerprint(self) -> str:
