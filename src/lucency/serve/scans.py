@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import struct
 import tempfile
 import threading
@@ -141,13 +140,11 @@ async def open_scan(
 
 
 def _opened(shop: Workshop, body: Path, as_folder: bool, title: str, options: dict[str, Any]) -> ScanAbout:
-    with DECODERS:
-        try:
-            film = read_scan(_unfolded(body) if as_folder else body, **options)
-        except ScanError as error:
-            shop.metrics.refused()
-            # The name that the file has here means nothing to whoever sent it.
-            raise ScanError(re.sub(rf"{re.escape(str(body.parent))}/[\w./]*", "The file", str(error))) from None
+    try:
+        film = shop.reader.read(_unfolded(body) if as_folder else body, **options)
+    except ScanError:
+        shop.metrics.refused()
+        raise
     return kept(shop, film, title)
 
 

@@ -40,6 +40,7 @@ from lucency.serve.metrics import Metrics
 from lucency.serve.settings import Settings
 from lucency.serve.store import Store
 from lucency.serve.turns import Task, Turns
+from lucency.serve.uploads import Reader
 from lucency.work import parse_budget
 from lucency.writing import whole
 
@@ -115,6 +116,7 @@ class Workshop:
         self._scans: OrderedDict[str, Scan] = OrderedDict()
         self._lock = threading.Lock()
         self._under_way: dict[str, Future[str]] = {}
+        self.reader = Reader(settings)
         self.asking: Asking
         self.backlog: Backlog
 
@@ -125,6 +127,7 @@ class Workshop:
     def close(self) -> None:
         """Ends the device's thread after the step that it is at."""
         self.turns.close(GRACE)
+        self.reader.close()
 
     def bench(self, model: str) -> Bench:
         """A classifier that may be asked.
