@@ -29,6 +29,7 @@ Beyond what was agreed between page and service:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -91,6 +92,7 @@ def create_app(settings: Settings, classifiers: Sequence[Classifier]) -> FastAPI
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        threading.Thread(target=shop.reader.warm, daemon=True).start()
         try:
             yield
         finally:

@@ -17,13 +17,13 @@ from lucency.classifier import Classifier
 from lucency.errors import LucencyError, ParameterError
 from lucency.masks import Superpixels
 from lucency.methods import METHODS, Method
-from lucency.parameters import parameters_of, summary_of
+from lucency.parameters import kinds, parameters_of, summary_of
 from lucency.removal import Removal
 from lucency.removal.base import removals
 
 Kind = Literal["integer", "number", "boolean", "choice", "text", "list", "length", "removal", "superpixels"]
-PATHS = {"source"}
-"""Fields that name files: nothing in a request may."""
+WORDS = {"layer"}
+"""Fields of free text that a request may fill in. All others may name files, and nothing in a request does."""
 LARGEST = 100_000
 """No whole number of a parameter may be larger: what it counts would fill the memory."""
 
@@ -149,8 +149,8 @@ def settings_of(given: Mapping[str, Any], prefix: str = "") -> list[str]:
     found = []
     for name, value in given.items():
         key = prefix + name
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]{0,60}", name) or name.rpartition(".")[2] in PATHS:
-            raise ParameterError(f"The parameter {name!r:.60} cannot be given in a request; leave it out.")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]{0,60}", name):
+            raise ParameterError(f"There is no parameter {name!r:.60}; GET methods lists those that there are.")
         if isinstance(value, Mapping):
             if set(value) - {"name", "parameters"} or not isinstance(value.get("parameters", {}), Mapping):
                 raise ParameterError(f"The parameter {key} is an object with a name and parameters.")
@@ -161,10 +161,46 @@ def settings_of(given: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
+def without_files(cls: type[Any], given: Sequence[str]) -> None:
+    """Refuses settings that fill in free text which may name a file, whatever else they say.
+
+    Args:
+        cls: the method.
+        given: what :func:`settings_of` made.
+
+    Raises:
+        ParameterError: naming the first.
+    """
+    for key in (setting.partition("=")[0] for setting in given):
+        *parts, name = key.split(".")
+        holders: list[type[Any]] = [cls]
+        for part in parts:
+            holders = [kind for holder in holders for kind in _inside(holder, part)]
+        for holder in holders:
+            hint = typing.get_type_hints(holder).get(name)
+            if hint is not None and _kind(hint)[0] == "text" and name not in WORDS:
+                raise ParameterError(f"The parameter {key} may name a file, so it cannot be given in a request.")
+
+
+def _inside(holder: type[Any], part: str) -> list[type[Any]]:
+    """What a field of a dataclass may hold."""
+    hint = typing.get_type_hints(holder).get(part)
+    found: list[type[Any]] = []
+    for base, table in ((Removal, removals()), (Superpixels, kinds(Superpixels)), (Method, dict(METHODS))):
+        if hint is not None and any(inspect.isclass(h) and issubclass(h, base) for h in _one_of(hint)):
+            found += table.values()
+    return found
+
+
+def _one_of(hint: Any) -> list[Any]:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return list(typing.get_args(hint)) if union else [hint]
+
+
 def _word(key: str, value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list) and len(value) <= 1000:
+    if isinstance(value, list) and len(value) <= 1000 and not any(isinstance(v, list) for v in value):
         return ",".join(_word(key, v) for v in value)
     if isinstance(value, int | float) and abs(value) > LARGEST:
         raise ParameterError(f"The parameter {key} is {value:g}; at most {LARGEST:,} is taken.")
@@ -179,9 +215,9 @@ def _parameters(thing: Any) -> list[Parameter]:
     hints = typing.get_type_hints(type(thing))
     found = []
     for parameter in parameters_of(type(thing)):
-        if parameter.name in PATHS:
-            continue
         kind, choices, optional = _kind(hints[parameter.name])
+        if kind == "text" and parameter.name not in WORDS:
+            continue
         found.append(
             Parameter(
                 name=parameter.name,
@@ -197,8 +233,7 @@ def _parameters(thing: Any) -> list[Parameter]:
 
 
 def _kind(hint: Any) -> tuple[Kind, list[str] | None, bool]:
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    inner = list(typing.get_args(hint)) if union else [hint]
+    inner = _one_of(hint)
     optional = type(None) in inner
     inner = [h for h in inner if h is not type(None)]
     for base, kind in ((Removal, "removal"), (Superpixels, "superpixels")):

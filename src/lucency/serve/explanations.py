@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import re
 from concurrent.futures import Future
 from typing import Annotated, Any
 
@@ -126,8 +129,22 @@ def taken(explanation: Id, file: Annotated[str, Path(examples=list(FILES))], sho
                         with whole(film) as other:
                             save_animation(found, shop.recording(explanation), other)
                     save_report(found, part, animation=film)
+    body = path.read_bytes()
     headers = {"Content-Disposition": f'attachment; filename="{file}"'}
-    return Response(path.read_bytes(), media_type=FILES[file], headers=headers)
+    if file == "report.html":
+        headers = {"Content-Disposition": f'inline; filename="{file}"', "Content-Security-Policy": policy_for(body)}
+    return Response(body, media_type=FILES[file], headers=headers)
+
+
+def policy_for(page: bytes) -> str:
+    """A policy under which a page that carries everything in itself works: its own scripts run, and nothing else."""
+    scripts = re.findall(rb"<script(?:\s+type=\"(?:module|importmap)\")?>(.*?)</script>", page, re.DOTALL)
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s).digest()).decode()}'" for s in scripts) or "'none'"
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "media-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "sandbox allow-scripts allow-downloads"
+    )
 
 
 @router.post("/evaluate")

@@ -19,7 +19,6 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 from torch import Tensor
 
-from lucency.errors import LucencyError, ParameterError
 from lucency.methods import Step
 from lucency.serve.common import Shop, User
 from lucency.serve.explanations import prepared
@@ -32,6 +31,7 @@ router = APIRouter()
 
 RATE = 1 / 40
 """Seconds between two frames at least."""
+MEANT = "A message is a JSON object of the type start, ack or cancel."
 MESSAGE = 2**20
 """The longest message that is read."""
 
@@ -147,6 +147,9 @@ async def live(socket: WebSocket, shop: Shop, user: User) -> None:
     try:
         while True:
             message = _read(await socket.receive_text())
+            if message is None:
+                await socket.send_text(json.dumps({"type": "error", "message": MEANT}))
+                continue
             kind, run = message.pop("type", None), message.pop("run", None)
             if kind == "ack" and watched is not None and run in (None, watched.run):
                 if message.get("frame", watched.sent) == watched.sent:
@@ -165,11 +168,9 @@ async def live(socket: WebSocket, shop: Shop, user: User) -> None:
                     continue
                 running = asyncio.create_task(watched.go(wanted))
             elif kind not in ("ack", "cancel"):
-                await socket.send_text(json.dumps({"type": "error", "message": "Send start, ack or cancel."}))
+                await socket.send_text(json.dumps({"type": "error", "message": MEANT}))
     except WebSocketDisconnect:
         pass
-    except LucencyError as error:
-        await socket.close(1007, str(error)[:120])
     finally:
         if watched is not None:
             watched.cancel.set()
@@ -177,14 +178,13 @@ async def live(socket: WebSocket, shop: Shop, user: User) -> None:
             await asyncio.wait([running], timeout=0)
 
 
-def _read(text: str) -> dict[str, Any]:
+def _read(text: str) -> dict[str, Any] | None:
+    """A message, or ``None`` where it is none."""
     try:
         found = json.loads(text)
-        if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-            raise ValueError
-    except (ValueError, RecursionError) as error:
-        raise ParameterError("A message is a JSON object with a type.") from error
-    return found
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _plain(heatmap: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:

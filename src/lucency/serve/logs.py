@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lucency.serve.metrics import Metrics
 
 log = logging.getLogger("lucency.serve")
+API = "/api/v1"
 QUIET = ("/api/v1/health", "/api/v1/ready", "/metrics")
 
 
@@ -69,6 +70,8 @@ class Counted:
         finally:
             seconds = time.perf_counter() - began
             route = str(getattr(scope.get("route"), "path", "")) or "other"
+            if scope["path"].startswith(API) and not route.startswith(API):
+                route = API + route
             method = scope.get("method", "WEBSOCKET")
             self._metrics.request(route, method, status, seconds)
             if scope["path"] not in QUIET:

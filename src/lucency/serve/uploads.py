@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lucency.errors import ScanError
+from lucency.errors import LucencyError, ScanError
 from lucency.reading.worker import Worker
 from lucency.scan import Scan
 from lucency.serve.settings import Settings
@@ -26,6 +28,11 @@ class Reader:
     def close(self) -> None:
         """Ends the process."""
         self._worker.close()
+
+    def warm(self) -> None:
+        """Starts the process, so that the first upload does not wait for what it loads."""
+        with suppress(LucencyError):
+            self.read(Path(str(files("lucency.phantom") / "demo.png")), frame=None, window=None, value_range=None)
 
     @property
     def pid(self) -> int | None:

@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -28,14 +29,14 @@ from lucency.checks.film import doubts
 from lucency.checks.out_of_distribution import OutOfDistribution
 from lucency.classifier import Classifier
 from lucency.engine import Engine
-from lucency.errors import ModelError, ParameterError
+from lucency.errors import LucencyError, ModelError, ParameterError
 from lucency.explanation import Explanation, describe
-from lucency.methods import Step
+from lucency.methods import Method, Step
 from lucency.render import Recorder
 from lucency.render.recording import Recording
 from lucency.scan import Scan
-from lucency.serve.catalogue import settings_of
-from lucency.serve.errors import NotThereError
+from lucency.serve.catalogue import settings_of, without_files
+from lucency.serve.errors import BusyError, NotThereError, StoppedError
 from lucency.serve.metrics import Metrics
 from lucency.serve.settings import Settings
 from lucency.serve.store import Store
@@ -187,7 +188,26 @@ class Workshop:
             self.store.add_answer(name, scan, record)
             return record
 
-        return self.turns.submit(user, work)
+        future = self.turns.submit(user, work)
+
+        def answered(done: Future[dict[str, Any]]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._warm(scan, model, user)
+
+        future.add_done_callback(answered)
+        return future
+
+    def _warm(self, scan: str, model: str, user: str) -> None:
+        """Who has seen the probabilities asks next; what that needs is made ready in the meantime."""
+
+        def work() -> Task[None]:
+            yield
+            # What speaks against it is said when it is asked for.
+            with suppress(LucencyError):
+                self.asking.warm(scan, model)
+
+        with suppress(BusyError, StoppedError):
+            self.turns.submit(user, work)
 
     @staticmethod
     def _scored(scan: Scan, bench: Bench) -> dict[str, Any]:
@@ -227,10 +247,12 @@ class Workshop:
             raise ParameterError(f"Error bars need 0 to 64 copies of the scan, not {asked.error_bars}.")
         if asked.budget is not None and parse_budget(asked.budget) > self.settings.longest:
             raise ParameterError(f"A budget may be {self.settings.longest:g} s here at most; give less, or none.")
+        parameters = settings_of(asked.parameters)
+        without_files(type(Method.from_word(asked.method)), parameters)
         explainer = Explainer(
             classifier,
             method=asked.method,
-            settings=settings_of(asked.parameters),
+            settings=parameters,
             removal=asked.removal or "auto",
             watch=asked.watch,
             budget=asked.budget,
