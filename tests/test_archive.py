@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,7 @@ from lucency.archive.place import Place
 from lucency.archive.rows import digest_of, map_of
 from lucency.cli import main
 from lucency.errors import LucencyError, OutputError, ParameterError, ScanError
+from lucency.reading.volume import is_volume
 
 HERE = Path(__file__).parent
 
@@ -371,3 +373,91 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert (code, error.count("\n")) == (3, 1)
     assert said("run", str(tmp_path / "none"), "--out", out)[0] == 2
     assert said(*line, "--column", "site", "--out", out)[0] == 2
+
+
+def test_a_folder_or_a_glob_is_explained_with_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    monkeypatch.setattr("lucency.cli.model.load_classifier", lambda *_, **__: archives.corner())
+    there, out = films(tmp_path / "in", 2), tmp_path / "out"
+    (there / "bad.png").write_bytes(b"no picture")
+    shutil.copy(there / "000.png", there / "zcopy.png")
+    line = ["--method", "occlusion", "--set", "patch=16", "--removal", "constant", "--target", "fluid"]
+    many = [*line, "--workers", "0", "--out", str(out)]
+
+    def said(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["explain", *arguments])
+        shown = capsys.readouterr()
+        return int(end.value.code or 0), shown.out, shown.err
+
+    code, text, error = said(str(there), *many)
+    assert (code, error) == (0, "")
+    assert text.startswith("4 of 4 films, 1 not explained")
+    page = (out / "index.html").read_text()
+    links = re.findall(r'href="(films/[^"]+)"', page)
+    assert len(links) == 2
+    for link in links:
+        assert (out / link).is_file()
+        names = {"heatmap.npy", "explanation.lucency", "overlay.png", "animation.gif", "report.html", "lucency.json"}
+        assert {file.name for file in (out / link).parent.iterdir()} == names
+    assert "bad.png" in page
+    assert str(tmp_path) not in page
+    assert "1 with the same bytes" in page
+    assert said(f"{there}/00*.png", *many)[1].startswith("2 of 2 films (2 by")
+    # What is kept is what the command leaves for the film alone.
+    alone = tmp_path / "alone"
+    assert said(str(there / "000.png"), *line, "--out", str(alone))[0] == 0
+    kept = next(path for path in (out / "films").iterdir() if path.name.startswith("000"))
+    assert np.array_equal(np.load(alone / "heatmap.npy"), np.load(kept / "heatmap.npy"))
+    code, _, error = said(str(there))
+    assert (code, error.count("\n")) == (2, 1)
+    assert "--out" in error
+
+
+@pytest.mark.parametrize(("modality", "volume"), [("DX", False), ("CT", True)])
+def test_films_of_one_series_are_no_volume(tmp_path: Path, modality: str, volume: bool) -> None:
+    pytest.importorskip("pydicom", reason="pydicom is not installed")
+    from radiographs import film as radiograph
+
+    for number in (1, 2):
+        radiograph(tmp_path / f"{number}.dcm", Modality=modality, SOPInstanceUID=f"1.2.3.{number}")
+    assert is_volume(tmp_path) == volume
+    (tmp_path / "2.dcm").unlink()
+    assert is_volume(tmp_path)
+    assert not is_volume(films(tmp_path / "pictures", 1))
+
+
+def test_ray_gives_the_same_and_goes_on_from_the_same_manifest(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    there, out = films(tmp_path / "in", 8), tmp_path / "out"
+    film(there / "002.png", 2, archives.POISON)
+    (there / "bad.png").write_bytes(b"no picture")
+    stop = threading.Event()
+    run(Films(there), out, asked(archives.deadly), workers=0, cancel=stop, on_progress=lambda p: p.done and stop.set())
+    before = counts(str(out)).done
+    assert 0 < before < 8
+    script = (
+        "import archives, lucency.archive.running as r\n"
+        "from lucency.archive import Films\n"
+        "if __name__ == '__main__':\n"
+        "    r.TRIES = 1\n"
+        f"    r.run(Films({str(there)!r}), {str(out)!r}, archives.asked(archives.deadly), workers=1, ray='auto',\n"
+        "        worker_memory=0.25)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    path = os.pathsep.join([str(HERE.parent / "src"), str(HERE), os.environ.get("PYTHONPATH", "")])
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert counts(str(out), check=True) == Counts(7, 0, 2)
+    assert len(rows(out)) == 9
+    assert sum("died over it" in (row["error"] or "") for row in rows(out)) == 1
+    alone = tmp_path / "alone"
+    (there / "002.png").unlink()
+    run(Films(there), alone, asked(archives.deadly), workers=0)
+    one, other = ({row["path"]: row["digest"] for row in rows(where) if row["digest"]} for where in (out, alone))
+    assert one == other

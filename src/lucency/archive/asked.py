@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from lucency.classifier import Classifier
@@ -24,6 +24,8 @@ class Asked:
         frame, window, value_range: as in :func:`lucency.read_scan`.
         anonymous: names of files are kept as hashes.
         picture: whether a small picture of each film is kept, for the report.
+        keep: a folder in which each film gets one with everything that ``lucency explain`` leaves; ``None`` for none.
+        animation, command: what these hold of the steps, and what they say was typed.
     """
 
     model: str | Callable[[], Classifier]
@@ -43,7 +45,10 @@ class Asked:
     window: str | None = None
     value_range: tuple[float, float] | None = None
     anonymous: bool = False
-    picture: bool = field(default=True)
+    picture: bool = True
+    keep: str | None = None
+    animation: str = "none"
+    command: str = ""
 
     def explainer(self) -> Explainer:
         """Makes what answers.
@@ -72,7 +77,18 @@ class Asked:
 
     def question(self, explainer: Explainer) -> dict[str, Any]:
         """What decides an answer, as plain JSON values; device and memory do not."""
-        apart = ("model", "method", "settings", "device", "memory", "anonymous", "picture")
+        apart = (
+            "model",
+            "method",
+            "settings",
+            "device",
+            "memory",
+            "anonymous",
+            "picture",
+            "keep",
+            "animation",
+            "command",
+        )
         classifier = explainer.classifier
         target = None if self.target is None else classifier.classes[classifier.index(self.target)]
         method = {"name": explainer.method.name, "title": explainer.method.title, **describe(explainer.method)}

@@ -50,6 +50,7 @@ COLUMNS = (
     "path", "content", "same", "error", "kind", "label", "site", "view", "patient", "group", "target", "probability",
     "score", "called", "verdict", "place", "at", "shares", "on", "area", "effect", "p", "without", "repeatable",
     "out_of_distribution", "hit", "mass", "top", "truth", "landmarks", "grid", "scale", "evaluations", "seconds",
+    "folder",
 )  # fmt: skip
 HEAVY = ("map", "picture")
 
@@ -200,7 +201,7 @@ def gathered(
     ranks: dict[Kind, _Best] = {kind: _Best(RANKED) for kind in KINDS}
     there = list(shards(place))
     told = on_progress or (lambda share: None)
-    for seen, share in _films(place, there, only or {}):
+    for seen, share in films_of(place, there, only or {}):
         told(share / 2)
         _counted(found, seen)
         if seen.row["error"] is not None or seen.row["same"]:
@@ -224,7 +225,7 @@ def gathered(
     return found
 
 
-def _films(
+def films_of(
     place: Place, there: Sequence[Any], only: dict[str, str], columns: Sequence[str] = (*COLUMNS, *HEAVY)
 ) -> Iterator[tuple[Seen, float]]:
     """Film after film, and the share of the shards that is read."""
@@ -368,7 +369,7 @@ def _strangest(
         if count >= FEW:
             means[called] = _blurred(sum((part.maps for part in parts), np.zeros((SIDE, SIDE))) / count)
     best = _Best(STRANGE)
-    for seen, share in _films(place, there, only):
+    for seen, share in films_of(place, there, only):
         told(0.5 + share / 2)
         if seen.row["error"] is not None or seen.row["same"]:
             continue

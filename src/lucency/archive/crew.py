@@ -69,7 +69,7 @@ class Died:
 
 @dataclass(frozen=True)
 class Refused:
-    """A worker could not make an explainer; no other one will."""
+    """A worker could not make an explainer, or not write what it is to keep; no other one will."""
 
     worker: int
     error: LucencyError
@@ -232,7 +232,11 @@ def serve(connection: Connection, asked: Asked) -> None:
         connection.send("ready")
         while True:
             task: Task = connection.recv()
-            said = done(worker, 0, task)
+            try:
+                said = done(worker, 0, task)
+            except LucencyError as error:
+                connection.send(error)
+                return
             connection.send(said.row if isinstance(said, Answered) else (said.content, said.state))  # type: ignore[union-attr]
     except (EOFError, OSError):
         return

@@ -8,7 +8,7 @@ import json
 import os
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,12 +19,16 @@ from lucency.archive.asked import Asked
 from lucency.archive.evidence import Regions, evidence, regions
 from lucency.archive.films import Film
 from lucency.archive.rows import Row, digest_of
-from lucency.errors import LucencyError, ScanError
+from lucency.errors import LucencyError, OutputError, ScanError
 from lucency.explanation import Explanation
 from lucency.metrics.localisation import localise
 from lucency.privacy import printable, shown_source
 from lucency.reading import read_scan
 from lucency.scan import Scan
+from lucency.writing import results
+
+if TYPE_CHECKING:
+    from lucency.render import Recorder
 
 PICTURE = 256
 """Longest side of the small picture of a film."""
@@ -59,8 +63,18 @@ class Worker:
                 window=self.asked.window,
                 value_range=self.asked.value_range,
             )
-            answer = self.explainer(scan, self.asked.target)
-            return self._row(film, content, state, scan, answer)
+            recorder = None
+            if self.asked.keep is not None and self.asked.animation != "none":
+                from lucency.render import Recorder
+
+                recorder = Recorder(known=self.explainer.known)
+            answer = self.explainer(scan, self.asked.target, on_step=recorder)
+            row = self._row(film, content, state, scan, answer)
+            return row if self.asked.keep is None else self._kept(row, film, answer, recorder)
+        except OutputError as error:
+            if self.asked.keep is None:
+                return self._failed(film, content, state, error)
+            raise
         except Exception as error:
             # One bad scan, whatever it does to the model, must not end an archive.
             return self._failed(film, content, state, error)
@@ -69,11 +83,29 @@ class Worker:
         """The row of a film whose bytes have been answered for."""
         return bare(film, self.asked, content, state, same=True)
 
+    def _kept(self, row: Row, film: Film, answer: Explanation, recorder: Recorder | None) -> Row:
+        """Leaves the whole explanation in a folder of its own."""
+        from lucency.render.files import save_files
+
+        assert self.asked.keep is not None
+        name = "film" if self.asked.anonymous else "".join(c if c.isalnum() else "-" for c in Path(film.name).stem)[:60]
+        name = f"{name}-{row.content[:8]}"
+        with results(Path(self.asked.keep) / name, "explain") as place:
+            save_files(
+                answer.anonymous() if self.asked.anonymous else answer,
+                place.place,
+                recorder=recorder,
+                animation=self.asked.animation,
+                command=self.asked.command,
+            )
+        return dataclasses.replace(row, folder=name)
+
     def _failed(self, film: Film, content: str, state: str, error: Exception) -> Row:
         said = str(error) if isinstance(error, LucencyError) else f"{type(error).__name__}: {error}"
-        said = " ".join(printable(said).split())[:500]
+        # Where a film lies is nobody's business.
+        said = " ".join(printable(said.replace(film.file, film.name)).split())[:500]
         if self.asked.anonymous:
-            for name in (film.file, film.name, Path(film.file).name):
+            for name in (film.name, Path(film.file).name):
                 said = said.replace(name, "the film")
         return bare(film, self.asked, content, state, error=said, kind=type(error).__name__)
 

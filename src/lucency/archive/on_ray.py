@@ -113,5 +113,8 @@ class _Actor:
             return error
         return None
 
-    def done(self, task: Task) -> Event:
-        return done(self._worker, 0, task)
+    def done(self, task: Task) -> Event | LucencyError:
+        try:
+            return done(self._worker, 0, task)
+        except LucencyError as error:
+            return error

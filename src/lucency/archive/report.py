@@ -123,7 +123,7 @@ def save_cohort(
 def _about(cohort: Cohort, only: dict[str, str], command: str | None) -> dict[str, Any]:
     question = question_of(cohort)
     everything = cohort.means[("all", "")]
-    films = _Films()
+    films = Thumbnails()
     return {
         "title": f"{question['model']['name']}: {cohort.done:,} films",
         "model": question["model"]["name"],
@@ -268,7 +268,7 @@ def _webp(image: Image.Image) -> str:
     return uri(file.getvalue(), ".webp")
 
 
-class _Films:
+class Thumbnails:
     """Thumbnails with an id each, so that a link to one can be passed on."""
 
     def __init__(self) -> None:

@@ -55,6 +55,7 @@ class Row:
         digest: SHA-256 of the bytes of the map.
         picture: the film as a small JPEG.
         provenance: everything needed to repeat it, as JSON.
+        folder: the name of the film's own folder, where whole explanations are kept.
     """
 
     path: str
@@ -110,6 +111,7 @@ class Row:
     digest: str | None = None
     picture: bytes | None = None
     provenance: str | None = None
+    folder: str | None = None
 
     @property
     def status(self) -> str:

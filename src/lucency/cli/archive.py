@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,10 +27,11 @@ from lucency.cli.options import (
     ValueRange,
     Watch,
     Window,
+    Workers,
 )
 
 if TYPE_CHECKING:
-    from lucency.archive import Progress
+    from lucency.archive import Asked, Progress
 
 app = typer.Typer(no_args_is_help=True, help="Explain every film of an archive once, and see the cohort on one page.")
 
@@ -61,6 +63,7 @@ class WithRay(TyperCommand):
 
 @app.command(cls=WithRay, epilog=EXAMPLES)
 def run(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -112,13 +115,7 @@ def run(
     sanity: Annotated[
         bool, typer.Option("--sanity", help="Check once that the method's maps depend on what the model has learnt.")
     ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Processes that explain; left out, as many as there are processors and memory for; 0 for this one.",
-        ),
-    ] = None,
+    workers: Workers = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -141,11 +138,9 @@ def run(
     Stop it as you like, with Ctrl-C too: the same command goes on where it was. PLACE holds Parquet: a row for each
     film with its scores, verdict and measures, or with its error, and the map as a tensor.
     """
-    from lucency.archive import Asked, Films
+    from lucency.archive import Films
     from lucency.archive import run as explain_all
     from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say
-    from lucency.cli.film import ends
-    from lucency.cli.model import classifier_named
     from lucency.errors import ParameterError
 
     named = {}
@@ -154,25 +149,7 @@ def run(
         if not equals or not name:
             raise ParameterError(f"--column is {pair!r}; write it as ROLE=NAME, such as site=hospital.")
         named[role.strip()] = name.strip()
-    asked = Asked(
-        partial(classifier_named, model, trust=trust_model),
-        target=target,
-        method=method,
-        settings=tuple(settings or ()),
-        removal=removal or "auto",
-        watch=watch,
-        budget=budget,
-        error_bars=error_bars,
-        sanity=sanity,
-        tolerance=tolerance,
-        memory=memory,
-        device=device,
-        seed=seed,
-        frame=frame,
-        window=window,
-        value_range=ends(value_range),
-        anonymous=anonymous,
-    )
+    asked = asked_for(context.params)
     with progress() as bar, cancelled_by_ctrl_c() as cancelled:
         bar.start("Archive")
         reached = explain_all(
@@ -203,6 +180,26 @@ def run(
             say("Stopped early: the same command goes on from here.")
     if cancelled.is_set():
         raise typer.Exit(INTERRUPTED)
+
+
+def asked_for(given: Mapping[str, Any], **more: Any) -> Asked:
+    """What the options of ``lucency explain`` and of ``lucency archive run`` ask of each film."""
+    from lucency.archive import Asked
+    from lucency.cli.film import ends
+    from lucency.cli.model import classifier_named
+
+    same = (
+        "target", "method", "watch", "budget", "error_bars", "sanity", "tolerance", "memory", "device", "seed", "frame",
+        "window", "anonymous",
+    )  # fmt: skip
+    return Asked(
+        partial(classifier_named, given["model"], trust=given["trust_model"]),
+        settings=tuple(given["settings"] or ()),
+        removal=given["removal"] or "auto",
+        value_range=ends(given["value_range"]),
+        **{name: given[name] for name in same},
+        **more,
+    )
 
 
 def said(now: Progress) -> str:

@@ -28,6 +28,7 @@ from lucency.cli.options import (
     ValueRange,
     Watch,
     Window,
+    Workers,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ EXAMPLES = """[bold]Examples:[/bold]
   lucency explain chest.png --method occlusion --set patch=24 --set removal=blur --set removal.sigma=20
 
   lucency explain chest.png --json | jq .peak
+
+  lucency explain films/ --target effusion --method grad-cam --out out/films
 """
 
 
@@ -106,6 +109,7 @@ def explain(
         ),
     ] = False,
     folder: Folder = None,
+    workers: Workers = None,
     animation: Annotated[Animation, typer.Option(help="The format of the animation in DIR.")] = Animation.gif,
     anonymous: Anonymous = False,
     as_json: AsJson = False,
@@ -113,7 +117,8 @@ def explain(
     """Show why a classifier read SCAN as it did.
 
     With --out, DIR holds heatmap.npy (the map on the scan's own grid), overlay.png, the animation, report.html and
-    explanation.lucency. Ctrl-C stops after the current step and keeps the map so far.
+    explanation.lucency. Ctrl-C stops after the current step and keeps the map so far. A folder of films, or a glob in
+    quotes, gets an index.html with a folder for each film in DIR/films; stopped, the same command goes on.
     """
     from lucency import Explainer
     from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress, tell
@@ -121,6 +126,9 @@ def explain(
     from lucency.cli.model import classifier_named
     from lucency.privacy import shown_command
 
+    if of_many(scan):
+        _many(context, scan, folder, workers, as_json, animation)
+        return
     explainer = Explainer(
         classifier_named(model, trust=trust_model),
         method=method,
@@ -170,6 +178,61 @@ def explain(
         raise typer.Exit(INTERRUPTED)
 
 
+def of_many(scan: Path) -> bool:
+    """Whether it names several films: a folder that is no volume, or a glob."""
+    from glob import has_magic
+
+    from lucency.reading.volume import is_volume
+
+    try:
+        if scan.is_dir():
+            return not is_volume(scan)
+        return has_magic(str(scan)) and not scan.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _many(
+    context: typer.Context,
+    films: Path,
+    folder: Path | None,
+    workers: int | None,
+    as_json: bool,
+    animation: Animation,
+) -> None:
+    """Each film of a folder or glob, by the runner of whole archives, and a page over all of them."""
+    from lucency.archive import Films, run
+    from lucency.archive.index import FILMS, save_index
+    from lucency.cli.archive import asked_for, said
+    from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say
+    from lucency.errors import ParameterError
+    from lucency.privacy import shown_command
+
+    if folder is None:
+        raise ParameterError(f"{films} holds several films; name a folder for their explanations with --out.")
+    given = context.params
+    command = shown_command(context.obj, anonymous=given["anonymous"])
+    asked = asked_for(given, keep=str(folder / FILMS), animation=str(animation), command=command)
+    with progress() as bar, cancelled_by_ctrl_c() as cancelled:
+        bar.start("Films")
+        reached = run(
+            Films(films),
+            folder,
+            asked,
+            workers=workers,
+            on_progress=lambda now: bar.share(now.done / max(now.total, 1), said(now)),
+            cancel=cancelled,
+        )
+    page = save_index(folder, command=command)
+    if as_json:
+        print_json({"total": reached.total, "done": reached.done, "failed": reached.failed, "page": str(page)})
+    else:
+        say(f"{said(reached)} in {folder}")
+        say(f"Open {page}")
+    if cancelled.is_set():
+        raise typer.Exit(INTERRUPTED)
+
+
 def _recorder(known: OutOfDistribution | None) -> Recorder:
     from lucency.render import Recorder
 
@@ -183,19 +246,11 @@ def _write(
     animation: Animation,
     command: str,
 ) -> list[Path]:
-    import numpy as np
-
     from lucency.cli.folder import results
-    from lucency.render import save_animation, save_overlay, save_report
+    from lucency.render.files import save_files
 
     with results(folder, "explain") as place:
-        np.save(place / "heatmap.npy", explanation.heatmap)
-        explanation.save(place / "explanation.lucency")
-        save_overlay(explanation, place / "overlay.png")
-        film = None
-        if recorder is not None:
-            film = save_animation(explanation, recorder, place / f"animation.{animation}")
-        save_report(explanation, place / "report.html", animation=film, command=command)
+        save_files(explanation, place, recorder=recorder, animation=animation, command=command)
         names = sorted(file.name for file in place.iterdir())
     return [folder / name for name in names]
 

@@ -79,6 +79,14 @@ Memory = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="D", help="Where to compute: auto, cpu, cuda, cuda:1, ...")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Where every random number comes from.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Processes that explain several films; left out, as many as there are processors and memory for; 0 for "
+        "this one.",
+    ),
+]
 Folder = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to; made when missing.")
 ]

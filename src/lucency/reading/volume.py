@@ -309,6 +309,21 @@ def read_series(
     return made(folder, values, shown, turned if spacing else None, notices, modality=first.modality)
 
 
+FILMS = ("CR", "DX", "IO", "MG", "PX", "RF", "RG", "XA")
+"""Modalities whose files are pictures of their own, however many lie in one series."""
+
+
+def is_volume(folder: Path) -> bool:
+    """Whether the DICOM files of a folder are one scan (the slices of one series), rather than films of their own."""
+    try:
+        slices = _slices(folder)
+    except (ScanError, OSError):
+        return False
+    if len({s.instance for s in slices}) == 1:
+        return True
+    return len({s.series for s in slices}) == 1 and not any(s.modality in FILMS for s in slices)
+
+
 def _slices(folder: Path) -> list[_Slice]:
     found = []
     for path in sorted(folder.iterdir()):
