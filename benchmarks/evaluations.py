@@ -231,7 +231,7 @@ def masks(classifier: Classifier, scan: Scan) -> Iterator[Row]:
     probe = Engine(classifier, device="cpu").open(scan, Question.ask(classifier, scan, None), Mean())
     for name, how in MASKS.items():
         found = attribute(scan, Engine(classifier, device="cpu"), how)
-        curve = evaluate(scan, classifier, {name: found}, curves=("deletion",), points=56, repeats=1)
+        curve = evaluate({name: found}, scan, classifier, curves=("deletion",), points=56, repeats=1)
         claimed = resized(torch.from_numpy(found.heatmap)[None], probe.grid)
         row = {
             "masks": name, "gradients": found.provenance.cost.gradients,

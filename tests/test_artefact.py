@@ -30,19 +30,19 @@ def scans(count: int = 3) -> list[Scan]:
 
 def test_half_the_patches_are_artefacts_and_none_with_the_mean() -> None:
     engine = Engine(classifier_of(AfraidOfBlack()))
-    black = artefacts(scans(), engine, Constant(0.0), patches(4), target=0)
+    black = artefacts(Constant(0.0), scans(), engine, pieces=patches(4), target=0)
     # Tiles of 4 x 4: the 8 of 16 on the left are all black, each 16 pixels.
     assert black.rate == 0.5
     assert black.copies == 3 * 16
     rise = torch.tensor(0.5).sigmoid() - torch.tensor(-15.5).sigmoid()
     assert black.rise == pytest.approx(0.5 * float(rise), abs=1e-6)
     assert black.worst == pytest.approx(torch.tensor(0.5).sigmoid().item())
-    mean = artefacts(scans(), engine, Mean(), patches(4), target=0)
+    mean = artefacts(Mean(), scans(), engine, pieces=patches(4), target=0)
     assert mean.rate == 0
     assert mean.rise == pytest.approx(0, abs=1e-6)
     # Small patches do not frighten it; large ones always do where they touch the left half.
-    assert artefacts(scans(), engine, Constant(0.0), patches(2), target=0).rate == 0
-    assert artefacts(scans(), engine, Constant(0.0), patches(16), target=0).rate == 1
+    assert artefacts(Constant(0.0), scans(), engine, pieces=patches(2), target=0).rate == 0
+    assert artefacts(Constant(0.0), scans(), engine, pieces=patches(16), target=0).rate == 1
 
 
 def test_halves_switch_off_about_half_of_the_scan() -> None:
@@ -52,20 +52,20 @@ def test_halves_switch_off_about_half_of_the_scan() -> None:
     assert set(masks.unique().tolist()) == {0.0, 1.0}
     assert 0.4 < float(masks.mean()) < 0.6
     engine = Engine(classifier_of(AfraidOfBlack()))
-    assert artefacts(scans(), engine, Constant(0.0), halves(20, 12), target=0).rate > 0.6
-    assert artefacts(scans(), engine, Mean(), halves(20, 12), target=0).rate == 0
+    assert artefacts(Constant(0.0), scans(), engine, pieces=halves(20, 12), target=0).rate > 0.6
+    assert artefacts(Mean(), scans(), engine, pieces=halves(20, 12), target=0).rate == 0
 
 
 def test_scans_that_are_called_abnormal_do_not_count() -> None:
     black = Scan(torch.zeros(1, 16, 16))
     engine = Engine(classifier_of(AfraidOfBlack()))
-    found = artefacts([*scans(2), black], engine, Constant(0.0), patches(4), target=0)
+    found = artefacts(Constant(0.0), [*scans(2), black], engine, pieces=patches(4), target=0)
     assert found.abnormal == 1
     assert len(found.rates) == 2
     with pytest.raises(ParameterError, match="none of these 1 scans normal"):
-        artefacts([black], engine, Constant(0.0), patches(4), target=0)
+        artefacts(Constant(0.0), [black], engine, pieces=patches(4), target=0)
     with pytest.raises(ParameterError, match="between 0 and 1"):
-        artefacts(scans(), engine, Constant(0.0), patches(4), target=0, threshold=1.0)
+        artefacts(Constant(0.0), scans(), engine, pieces=patches(4), target=0, threshold=1.0)
 
 
 def test_the_interval_is_that_of_a_mean() -> None:

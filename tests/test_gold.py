@@ -49,10 +49,12 @@ def test_the_true_effect_of_a_region_is_what_it_takes_from_the_sum() -> None:
 def test_a_removal_agrees_as_far_as_it_knows_the_twin() -> None:
     wet, dry = wet_and_dry()
     classifier = classifier_of(Window((0, 16), (0, 16)))
-    question = Question.ask(classifier, wet, 0, "logit")
-    found = against_gold(
-        wet, dry, question, Engine(classifier), {"twin": Twin(dry.pixels), "black": Constant(0.0)}, regions=60
-    )
+    result = against_gold(
+        {"twin": Twin(dry.pixels), "black": Constant(0.0)}, wet, classifier, twin=dry, target=0, watch="logit",
+        regions=60,
+    )  # fmt: skip
+    found = result.agreements
+    assert result.found["twin"] == pytest.approx(result.true)
     assert found["twin"].pearson == pytest.approx(1)
     assert found["twin"].slope == pytest.approx(1)
     assert found["twin"].error == 0
@@ -115,6 +117,6 @@ def test_what_cannot_be_compared_is_said() -> None:
     with pytest.raises(ParameterError, match="does not fit"):
         effects(wet, question, Engine(classifier), Twin(dry.pixels[:, :8]), torch.ones(1, 16, 16, dtype=torch.bool))
     with pytest.raises(ParameterError, match="No region has a true effect"):
-        against_gold(wet, wet, question, Engine(classifier), {"black": Constant()})
+        against_gold({"black": Constant()}, wet, classifier, twin=wet, target=0)
     with pytest.raises(ParameterError, match="compared"):
         map_agreement(np.ones((3, 3)), np.ones((3, 4)))

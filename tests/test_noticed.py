@@ -30,7 +30,7 @@ def test_copies_are_moved_back_the_way_they_came() -> None:
     pixels = torch.zeros(1, 60, 60)
     pixels[0, 30, 28] = 1
     scan, engine, how = Scan(pixels), Engine(classifier_of(Brightest())), Occlusion(patch=5, stride=1, features=False)
-    found = with_error_bars(attribute(scan, engine, how, target=0), scan, engine, how, 4)
+    found = with_error_bars(attribute(scan, engine, how, target=0), scan, engine, method=how, copies=4)
     assert found.standard_error is not None
     # A map that moves with the scan is the same again once it is moved back.
     assert float(found.heatmap.max()) > 0.1

@@ -700,9 +700,9 @@ def compared(tmp_path: Path) -> tuple[list[Compared], Curve, np.ndarray]:
         found[name] = explanation, save_animation(explanation, recorder, tmp_path / f"{name}.webp")
     pixels = torch.from_numpy(found["fine"][0].pixels)
     seen = evaluate(
+        {name: e for name, (e, _) in found.items()},
         Scan(pixels),
         classifier_of(Window((20, 24), (18, 22))),
-        {name: e for name, (e, _) in found.items()},
         curves=("MoRF", "deletion", "random"),
         points=6,
         region=8,

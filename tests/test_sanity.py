@@ -70,11 +70,13 @@ def test_what_follows_the_weights_passes_and_an_edge_detector_does_not() -> None
     engine = Engine(classifier)
     for method in (Occlusion(patch=2, features=False), Gradient()):
         assert known_result(classifier, method, target=0, watch="logit") is None
-        good = check([scan()], engine, method, target=0, watch="logit")
+        good = check(method, [scan()], engine, target=0, watch="logit")
+        assert good is not None
         assert good.passes
         assert abs(good.correlation) < 0.3
         assert known_result(classifier, method, target=0, watch="logit") == good
-    bad = check([scan()], engine, Edges(), target=0, watch="logit")
+    bad = check(Edges(), [scan()], engine, target=0, watch="logit")
+    assert bad is not None
     assert not bad.passes
     assert bad.correlation == pytest.approx(1)
     # Other weights, other parameters, another question: another verdict.
@@ -99,15 +101,16 @@ class Fading(Edges):
 
 
 def test_a_map_without_relief_does_not_pass_for_another_map() -> None:
-    found = check([scan()], Engine(classifier_of(Weighted())), Fading(), target=0, watch="logit", seeds=1)
+    found = check(Fading(), [scan()], Engine(classifier_of(Weighted())), target=0, watch="logit", seeds=1)
     assert Fading.asked == 3
+    assert found is not None
     assert not found.passes
 
 
 def test_cascading_keeps_what_is_gone_and_independent_does_not() -> None:
     engine = Engine(classifier_of(Weighted()))
-    cascade = randomisation(scan(), engine, Gradient(), target=0, watch="logit")
-    alone = randomisation(scan(), engine, Gradient(), target=0, watch="logit", order="independent")
+    cascade = randomisation(Gradient(), scan(), engine, target=0, watch="logit").layers
+    alone = randomisation(Gradient(), scan(), engine, target=0, watch="logit", order="independent").layers
     assert [one.layer for one in cascade] == ["head", "first"] == [one.layer for one in alone]
     # Without its head the map is the same but for a factor; without its first layer it is another one.
     assert abs(cascade[0].signed) == pytest.approx(1)
@@ -121,7 +124,7 @@ def test_cascading_keeps_what_is_gone_and_independent_does_not() -> None:
 def test_weights_come_back_exactly_even_after_a_fault(style: str) -> None:
     classifier = classifier_of(styled(style), 3)
     before = copied(classifier)
-    randomisation(scan(), Engine(classifier), Gradient(), target=0, layers=layers_of(classifier)[:3])
+    randomisation(Gradient(), scan(), Engine(classifier), target=0, layers=layers_of(classifier)[:3])
     now: dict[str, Tensor] = {}
 
     def fail() -> None:
@@ -142,6 +145,6 @@ def test_weights_come_back_exactly_even_after_a_fault(style: str) -> None:
 def test_a_black_box_has_nothing_to_randomise() -> None:
     black = load_classifier(lambda x: x.reshape(len(x), -1)[:, :2], classes=["a", "b"])
     with pytest.raises(QuestionError, match="black box"):
-        randomisation(scan(), Engine(black), Occlusion(), target=0)
+        randomisation(Occlusion(), scan(), Engine(black), target=0)
     with pytest.raises(QuestionError, match="no layer 'middle'"):
-        randomisation(scan(), Engine(classifier_of(Weighted())), Gradient(), target=0, layers=["middle"])
+        randomisation(Gradient(), scan(), Engine(classifier_of(Weighted())), target=0, layers=["middle"])

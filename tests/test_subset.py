@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lucency import Scan
-from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.metrics import smallest_subset
@@ -22,14 +21,14 @@ BOX = (slice(4, 12), slice(6, 16))
 def test_share_of_a_window(game: str, fraction: float) -> None:
     scan = Scan(torch.full((1, 32, 30), 0.6))
     classifier = classifier_of(Window((4, 12), (6, 16)))
-    question = Question.ask(classifier, scan, 0, "logit")
     truth = np.zeros((32, 30), np.float32)
     truth[BOX] = 1
     found = smallest_subset(
-        scan,
-        question,
-        Engine(classifier),
         truth,
+        scan,
+        classifier,
+        target=0,
+        watch="logit",
         game=game,
         fraction=fraction - 1e-6,
         removal=Constant(0.0),  # type: ignore[arg-type]
@@ -39,10 +38,11 @@ def test_share_of_a_window(game: str, fraction: float) -> None:
     assert not found.mask[~truth.astype(bool)].any()
     # Turned upside down, the map needs all that lies outside the window first.
     worst = smallest_subset(
-        scan,
-        question,
-        Engine(classifier),
         -truth,
+        scan,
+        Engine(classifier),
+        target=0,
+        watch="logit",
         game=game,
         fraction=fraction - 1e-6,
         removal=Constant(0.0),  # type: ignore[arg-type]
@@ -54,9 +54,8 @@ def test_share_of_a_window(game: str, fraction: float) -> None:
 def test_bad_parameters_are_said() -> None:
     scan = Scan(torch.full((1, 32, 30), 0.6))
     classifier = classifier_of(Window((4, 12), (6, 16)))
-    question = Question.ask(classifier, scan, 0)
     for wrong in ({"fraction": 0.0}, {"game": "chess"}):
         with pytest.raises(ParameterError):
-            smallest_subset(scan, question, Engine(classifier), np.zeros((32, 30)), **wrong)  # type: ignore[arg-type]
-    with pytest.raises(ParameterError, match="agree"):
-        smallest_subset(scan, question, Engine(classifier), np.zeros((3, 3)))
+            smallest_subset(np.zeros((32, 30)), scan, classifier, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="own grid"):
+        smallest_subset(np.zeros((3, 3)), scan, classifier)

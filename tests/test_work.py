@@ -6,17 +6,21 @@ import ast
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from lucency import Explainer
 from lucency.attribution import attribute
+from lucency.checks.out_of_distribution import OutOfDistribution
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.methods import METHODS
+from lucency.records import Cost
 from lucency.removal import Constant
 from lucency.scan import Scan
 from lucency.testing.methods import Network, classifier_of
@@ -42,7 +46,7 @@ class Counted(nn.Module):
         return out
 
 
-def counted(*, black: bool = False, outputs: str = "logits") -> tuple[Counted, Classifier]:
+def counted(*, black: bool = False) -> tuple[Counted, Classifier]:
     network = Counted().eval()
     classes = ["a", "b", "c"]
     module = None if black else network
@@ -53,7 +57,7 @@ def scan() -> Scan:
     return Scan(torch.rand((1, 20, 18), generator=torch.Generator().manual_seed(9)))
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "instant"])
 @pytest.mark.parametrize("target", [None, 1])
 def test_the_record_of_a_method_says_what_the_model_saw(name: str, target: int | None) -> None:
     for black in (False, True):
@@ -71,6 +75,49 @@ def test_the_record_of_a_method_says_what_the_model_saw(name: str, target: int |
             assert meter.gradients == found.provenance.cost.gradients
             if met:
                 assert meter.overhead == 0
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "instant"])
+def test_an_explanation_counts_everything_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its verdict, error bars, doubts and sanity check."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network, classifier = counted()
+    films = [Scan(torch.rand((1, 20, 18), generator=torch.Generator().manual_seed(i))) for i in range(400)]
+    OutOfDistribution.fit(classifier, films).save(tmp_path / "clean.safetensors")
+    classifier.reference = tmp_path / "clean.safetensors"
+    explainer = Explainer(
+        classifier, method=cheap(name), engine=Engine(classifier, windows=False), error_bars=2, sanity=True
+    )
+    network.seen = 0
+    found = explainer(scan()).provenance
+    assert network.seen == found.cost.evaluations + found.cost.overhead
+    parts = set(found.costs)
+    assert {"film", "map", "sanity check"} <= parts
+    # A gradient takes nothing away, so there is no perturbed scan to doubt; maps of some methods name no place to hide.
+    assert parts <= {"film", "map", "error bars", "out-of-distribution", "sanity check", "verdict"}
+    assert sum(found.costs.values(), Cost()) == found.cost
+    assert found.costs["film"].evaluations == 1
+    if name == "occlusion":
+        assert parts == {"film", "map", "error bars", "out-of-distribution", "sanity check", "verdict"}
+        assert found.costs["verdict"].evaluations == 20
+        # Another run knows the answer of the sanity check, and the engine the classifier.
+        network.seen = 0
+        again = explainer(scan()).provenance
+        assert network.seen == again.cost.evaluations
+        assert again.costs == {
+            part: replace(cost, seconds=again.costs[part].seconds, overhead=0)
+            for part, cost in found.costs.items() if part != "sanity check"
+        }  # fmt: skip
+
+
+def test_a_black_box_is_asked_as_often_as_the_record_says() -> None:
+    network, classifier = counted(black=True)
+    explainer = Explainer(classifier, method="lime", samples=9, superpixels="cells", engine=Engine(classifier))
+    for target in (None, "b"):
+        network.seen = 0
+        found = explainer(scan(), target).provenance
+        assert found.costs["map"].evaluations == 10
+        assert network.seen == found.cost.evaluations + found.cost.overhead
 
 
 def test_a_traced_network_is_counted_as_the_network_itself() -> None:

@@ -26,6 +26,7 @@ from lucency import LucencyError
 from lucency.cli.console import cancelled_by_ctrl_c
 from lucency.errors import OutputError, ParameterError
 from lucency.privacy import shown_command
+from lucency.work import Stage, Work
 from lucency.writing import results
 from trust.page import markdown, tables
 from trust.rows import all_tasks, appending, contestants, kept_rows, made_rows, only
@@ -69,15 +70,12 @@ def _run(asked: argparse.Namespace, command: str) -> None:
         if damaged:
             print(f"Skipped {damaged} damaged line(s) of {file}; their rows are made again.", file=sys.stderr)
 
-        def over() -> bool:
-            late = asked.minutes is not None and time.perf_counter() - started > 60 * asked.minutes
-            return late or ended.is_set()
+        def tell(stage: Stage[object]) -> None:
+            print(f"{round(stage.done * len(tasks))} of {len(tasks)}: {stage.doing}", flush=True)
 
+        budget = None if asked.minutes is None else 60 * asked.minutes
         with appending(file) as keep:
-            for row in made_rows(tasks, list(rows), asked.jobs, over):
-                rows.append(row)
-                keep(row)
-                print(f"{len(rows)} of {len(tasks)}: {row.case}, {row.method or row.removal}", flush=True)
+            Work(made_rows(tasks, rows, asked.jobs, keep), budget=budget, cancel=ended, started=started).run(tell)
     with results(asked.out, "trust") as found:
         (found.place / "trust.md").write_text(markdown(rows, command))
         (found.place / "trust.json").write_text(json.dumps(tables(rows).as_dict(), indent=1) + "\n")

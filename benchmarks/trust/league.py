@@ -109,15 +109,7 @@ def measure(seed: int, tuning: bool, name: str, engine: Engine, target: str) -> 
         record["ious"] = [iou(heatmap, truth, threshold) for threshold in THRESHOLDS]
         if not tuning:
             fall = evaluate(
-                scan,
-                engine.classifier,
-                heatmap,
-                target=target,
-                curves=["MoRF"],
-                region=REGION,
-                regions=REGIONS,
-                repeats=1,
-                engine=engine,
+                heatmap, scan, engine, target=target, curves=["MoRF"], region=REGION, regions=REGIONS, repeats=1
             )
             record["aopc"] = fall.curves[0].aopc.value
     except LucencyError as error:

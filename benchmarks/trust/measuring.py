@@ -182,8 +182,8 @@ def map_result(
     if case.half == "report":
         # Nothing is chosen by these, and they take most of the time.
         judged = evaluate(
-            case.scan, engine.classifier, one, watch="probability", target=target, curves=["MoRF", "ROAD"],
-            region=REGION, regions=REGIONS, repeats=1, engine=engine,
+            one, case.scan, engine, watch="probability", target=target, curves=["MoRF", "ROAD"],
+            region=REGION, regions=REGIONS, repeats=1,
         )  # fmt: skip
         aopc, road = (curve.aopc.value for curve in judged.curves)
         stability = _stability(case.scan, one.heatmap, method, engine, target, watch)
@@ -223,7 +223,7 @@ def removal_result(case: Case, removal: Removal, engine: Engine, target: str, re
     # The twin of a film with simulated fluid is a normal film, which has a row of its own.
     for name, pieces in PIECES.items() if case.kind != "simulated" else ():
         try:
-            here = artefacts([normal], engine, removal, pieces, target=target)
+            here = artefacts(removal, [normal], engine, pieces=pieces, target=target)
         except ParameterError:
             # Called abnormal as it is, so there is nothing to count.
             break

@@ -18,9 +18,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import Timeout
 
@@ -30,6 +30,7 @@ from lucency.errors import OutputError, ParameterError
 from lucency.methods import Method, method_named
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Removal
+from lucency.work import Stage
 from lucency.writing import alone, reason
 from trust.films import Film, boxed, findings, normal, simulated
 from trust.measuring import Case, gold_map, kept_array, map_result, phantom_case, removal_result
@@ -199,8 +200,15 @@ def appending(file: Path) -> Iterator[Callable[[TrustRow], None]]:
         yield add
 
 
-def made_rows(tasks: Sequence[Task], rows: Sequence[TrustRow], jobs: int, over: Any) -> Iterator[TrustRow]:
-    """Makes what is missing, scan by scan for all contestants; one that takes far more time than most has to wait."""
+def made_rows(
+    tasks: Sequence[Task], rows: list[TrustRow], jobs: int, keep: Callable[[TrustRow], None]
+) -> Iterator[Stage[Sequence[TrustRow]]]:
+    """Makes what is missing, scan by scan for all contestants; one that takes far more time than most has to wait.
+
+    Args:
+        rows: those that are there; each new one is added, and goes to ``keep``, also those that other processes are at
+            when the work is stopped.
+    """
     made = {row.id for row in rows}
     todo: dict[tuple[str, ...], list[Task]] = defaultdict(list)
     for task in tasks:
@@ -214,18 +222,22 @@ def made_rows(tasks: Sequence[Task], rows: Sequence[TrustRow], jobs: int, over: 
 
     def next_one() -> Task | None:
         left = [who for who, some in todo.items() if some]
-        if not left or over():
+        if not left:
             return None
         bound = PATIENCE * max(1.0, statistics.median(spent.values()))
         quick = [who for who in left if spent[who] <= bound]
         who = min(quick, key=lambda who: wanted[who] - len(todo[who])) if quick else min(left, key=spent.__getitem__)
         return todo[who].pop(0)
 
+    def finished(task: Task, row: TrustRow) -> Stage[Sequence[TrustRow]]:
+        spent[task.contestant] += row.took
+        rows.append(row)
+        keep(row)
+        return Stage(len(rows) / len(tasks), f"{row.case}, {row.method or row.removal}", partial(tuple, rows))
+
     if jobs == 1:
         while (one := next_one()) is not None:
-            row = made_row(one)
-            spent[one.contestant] += row.took
-            yield row
+            yield finished(one, made_row(one))
         return
     # Ctrl-C is for this process: the others finish their rows.
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _deaf) as pool:
@@ -237,9 +249,11 @@ def made_rows(tasks: Sequence[Task], rows: Sequence[TrustRow], jobs: int, over: 
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED)[0]:
-                    task, row = running.pop(future), future.result()
-                    spent[task.contestant] += row.took
-                    yield row
+                    yield finished(running.pop(future), future.result())
+        except GeneratorExit:
+            for future, task in running.items():
+                finished(task, future.result())
+            raise
         except BrokenProcessPool as error:
             raise ParameterError(
                 "A process died, most likely for want of memory; run the same command with fewer --jobs."

@@ -173,7 +173,7 @@ def curve(scan: Scan, network: Network) -> Row:
         warnings.simplefilter("ignore")
         falls = metric(network, pixels, asked, heatmap[None, None], device="cpu", softmax=False)
     ours = evaluate(
-        scan, network.classifier, heatmap, target=TARGET, watch="logit", curves=["MoRF"], region=14, regions=50,
+        heatmap, scan, network.classifier, target=TARGET, watch="logit", curves=["MoRF"], region=14, regions=50,
         removal=Constant(0.25),
     ).curves[0]  # fmt: skip
     difference = apart((ours.clean - ours.mean[1:]).astype(np.float32), torch.tensor(np.asarray(falls).ravel()))

@@ -139,7 +139,7 @@ class Attribution:
                 device=str(self.engine.device),
                 budget=self._seconds,
                 complete=step.done >= 1,
-                cost=Cost(step.evaluations, step.gradients, self.work.seconds),
+                cost=cost_of(self.work.meter, self.work.seconds),
                 error_bars=ErrorBars("none" if error is None else "method"),
                 made=datetime.now(UTC).isoformat(timespec="seconds"),
                 versions={
@@ -150,6 +150,11 @@ class Attribution:
                 },
             ),
         )
+
+
+def cost_of(meter: Meter, seconds: float) -> Cost:
+    """What was counted, as an explanation remembers it."""
+    return Cost(meter.evaluations, meter.gradients, seconds, meter.overhead)
 
 
 def scan_record(scan: Scan) -> ScanRecord:

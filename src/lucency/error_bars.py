@@ -2,84 +2,88 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from lucency.attribution import attribute
+from lucency.attribution import Attribution
 from lucency.engine import Engine
-from lucency.explanation import Explanation
+from lucency.explanation import Explanation, Map
 from lucency.methods import Method
 from lucency.records import Cost, ErrorBars
 from lucency.scan import Scan
+from lucency.work import Stage, Streamed
 
 SHIFT = 0.02
 """Of the side of a scan: how far its copies are moved at most. No diagnosis depends on so little."""
 
 
+@Streamed
 def with_error_bars(
-    explanation: Explanation,
-    scan: Scan,
-    engine: Engine,
-    method: Method,
-    copies: int,
-    *,
-    on_copy: Callable[[int], None] | None = None,
-    cancel: threading.Event | None = None,
-) -> Explanation:
+    explanation: Explanation, scan: Scan, engine: Engine, *, method: Method, copies: int
+) -> Iterator[Stage[Explanation]]:
     """The explanation with a standard error from ``copies`` moved copies of the scan, each explained with a new seed.
 
-    Each copy costs as much as the map. An explanation whose method knows its own standard error stays as it is.
-
-    Args:
-        on_copy: called with the number of copies that are done.
-        cancel: set it from anywhere to go on with the copies that are done.
+    Each copy costs as much as the map, and has as much time. An explanation whose method knows its own standard error
+    stays as it is; where the work is stopped, the copies that are done count.
 
     Raises:
         LucencyError: as the method does.
     """
     if explanation.standard_error is not None or copies < 1:
-        return explanation
-    started = time.perf_counter()
+        yield Stage(1.0, "error bars", lambda: explanation)
+        return
     about = explanation.provenance
-    maps, peaks = [explanation.heatmap], [explanation.peak]
-    spent = Cost()
-    for copy, offset in shifted(scan, copies, seed=engine.seed):
-        if cancel is not None and cancel.is_set():
-            break
-        again = attribute(
+    found = _Copies(explanation)
+    for number, (copy, offset) in enumerate(shifted(scan, copies, seed=engine.seed), 1):
+        run = Attribution(
             copy,
-            engine.seeded(engine.seed + len(maps)),
+            engine.seeded(engine.seed + number),
             method,
             target=about.question.target,
             watch=about.question.watch,
             budget=about.budget,
-            cancel=cancel,
         )
-        if cancel is not None and cancel.is_set():
-            break
+        doing = f"error bars, copy {number} of {copies}"
+        with closing(run):
+            for step in run:
+                yield Stage((number - 1 + min(step.done, 0.99)) / copies, doing, partial(found.result))
+        found = found.and_this(run.explanation, offset)
+        yield Stage(number / copies, doing, partial(found.result))
+
+
+@dataclass(frozen=True, eq=False)
+class _Copies:
+    """The map and those of its copies, moved back, with the peaks of these and what they took."""
+
+    explanation: Explanation
+    maps: tuple[Map, ...] = ()
+    peaks: tuple[tuple[int, ...] | None, ...] = ()
+    spent: Cost = field(default_factory=Cost)
+
+    def and_this(self, again: Explanation, offset: Sequence[int]) -> _Copies:
         heatmap = moved(torch.from_numpy(again.heatmap)[None], [-o for o in offset])[0].numpy()
-        maps.append(heatmap)
-        peaks.append(replace(again, heatmap=heatmap).peak)
-        spent += again.provenance.cost
-        if on_copy is not None:
-            on_copy(len(maps) - 1)
-    error, apart = None, None
-    if len(maps) > 1:
-        error = np.std(maps, axis=0, ddof=1, dtype=np.float32)
-        first = peaks[0]
-        apart = tuple(
-            tuple(a - b for a, b in zip(peak, first, strict=True))
-            for peak in peaks[1:]
-            if peak is not None and first is not None
-        )
-    bars = ErrorBars("copies", len(maps) - 1, replace(spent, seconds=time.perf_counter() - started), apart)
-    provenance = replace(about, error_bars=bars)
-    return replace(explanation, standard_error=error, provenance=provenance)
+        peak = replace(again, heatmap=heatmap).peak
+        spent = self.spent + again.provenance.cost
+        return _Copies(self.explanation, (*self.maps, heatmap), (*self.peaks, peak), spent)
+
+    def result(self) -> Explanation:
+        error, apart = None, None
+        if self.maps:
+            error = np.std([self.explanation.heatmap, *self.maps], axis=0, ddof=1, dtype=np.float32)
+            first = self.explanation.peak
+            apart = tuple(
+                tuple(a - b for a, b in zip(peak, first, strict=True))
+                for peak in self.peaks
+                if peak is not None and first is not None
+            )
+        bars = ErrorBars("copies", len(self.maps), self.spent, apart)
+        provenance = replace(self.explanation.provenance, error_bars=bars)
+        return replace(self.explanation, standard_error=error, provenance=provenance)
 
 
 def shifted(scan: Scan, copies: int, *, seed: int = 0) -> Iterator[tuple[Scan, list[int]]]:

@@ -7,6 +7,7 @@ speaks against it. :func:`explain` gives one answer; an :class:`Explainer` is bu
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from typing import Any
 from torch import nn
 
 from lucency.asking import undisturbed
-from lucency.attribution import Attribution
+from lucency.attribution import Attribution, cost_of
 from lucency.checks.film import doubts
 from lucency.checks.out_of_distribution import Doubter, OutOfDistribution
 from lucency.checks.sanity import check, known_result, layers_of
@@ -32,10 +33,10 @@ from lucency.methods import Method, Step, method_named
 from lucency.methods.occlusion import Occlusion
 from lucency.parameters import pairs, replaced
 from lucency.reading import as_scan
-from lucency.records import RemovalRecord
+from lucency.records import Cost, RemovalRecord
 from lucency.removal import Blur, Healthy, Removal, Surrogate
 from lucency.scan import Scan
-from lucency.work import parse_budget
+from lucency.work import Meter, Stage, drained, parse_budget
 
 Model = Classifier | str | Path | nn.Module | Scores
 """A classifier, or whatever :func:`lucency.load_classifier` makes one from."""
@@ -272,6 +273,9 @@ class Run:
         self._cancel = cancel
         self._on_progress = on_progress or (lambda share, doing: None)
         self._recorded: list[Step] | None = [] if record else None
+        # The clean scan goes through the classifier once, for the map and for the verdict.
+        self._engine = explainer.engine.remembering()
+        self._costs: dict[str, Cost] = {}
         self._doubter = None if explainer.known is None else Doubter(explainer.known)
         self.doubts: tuple[str, ...] = ()
         """Why the film cannot be what the model reads, one sentence each; known from the first step on."""
@@ -292,7 +296,7 @@ class Run:
             self.doubts = self._doubted()
             self._attribution = run = Attribution(
                 self.scan,
-                explainer.engine,
+                self._engine,
                 self.method,
                 target=self._target,
                 watch=explainer.watching,
@@ -311,7 +315,20 @@ class Run:
 
     @undisturbed()
     def _doubted(self) -> tuple[str, ...]:
-        return doubts(self.scan, self._explainer.classifier, self._explainer.known)
+        with self._costing("film"):
+            return doubts(self.scan, self._explainer.classifier, self._explainer.known)
+
+    @contextmanager
+    def _costing(self, part: str) -> Iterator[None]:
+        """What is asked inside stands in the cost of the explanation, under this name."""
+        began = time.perf_counter()
+        with Meter() as meter:
+            yield
+        if meter.evaluations or meter.gradients or meter.overhead:
+            self._costs[part] = cost_of(meter, time.perf_counter() - began)
+
+    def _told(self, stage: Stage[Any]) -> None:
+        self._on_progress(stage.done, stage.doing)
 
     @property
     def question(self) -> Question | None:
@@ -337,26 +354,22 @@ class Run:
     def _finished(self) -> Explanation:
         explainer, attribution = self._explainer, self._attribution
         assert attribution is not None
-        engine, scan, method = explainer.engine, self.scan, attribution.method
+        engine, scan, method = self._engine, self.scan, attribution.method
         found = attribution.explanation
-        copies = explainer.error_bars
-        if not attribution.work.cancelled:
-            found = with_error_bars(
-                found,
-                scan,
-                engine,
-                method,
-                copies,
-                on_copy=lambda done: self._on_progress(done / copies, f"error bars, copy {done} of {copies}"),
-                cancel=self._cancel,
-            )
+        self._costs["map"] = found.provenance.cost
+        if explainer.error_bars and not attribution.work.cancelled:
+            bars = with_error_bars.steps(found, scan, engine, method=method, copies=explainer.error_bars)
+            with self._costing("error bars"):
+                found = drained(bars, on_step=self._told, cancel=self._cancel)
         if self._doubter is not None:
-            found = self._doubter.noted(found)
-        question = attribution.question
-        sanity = known_result(engine.classifier, method, target=question.target, watch=question.watch)
+            with self._costing("out-of-distribution"):
+                found = self._doubter.noted(found)
+        target, watch = attribution.question.target, attribution.question.watch
+        sanity = known_result(engine.classifier, method, target=target, watch=watch)
         if explainer.sanity and sanity is None and not attribution.work.cancelled:
-            self._on_progress(0.0, "sanity check")
-            sanity = check([scan], engine, method, target=question.target, watch=question.watch)
+            with self._costing("sanity check"):
+                checked = check.steps(method, [scan], engine, target=target, watch=watch)
+                sanity = drained(checked, on_step=self._told, cancel=self._cancel)
         standing = None if method.removal is None else RemovalRecord(method.removal.name, self._reason)
         found = replace(
             found,
@@ -366,14 +379,16 @@ class Run:
         )
         passes = None if sanity is None else sanity.passes
         try:
-            verdict = judge(
-                found, scan=scan, engine=engine, removal=method.removal or Blur(), sanity=passes, doubts=self.doubts
-            )
+            with self._costing("verdict"):
+                verdict = judge(
+                    found, scan=scan, engine=engine, removal=method.removal or Blur(), sanity=passes, doubts=self.doubts
+                )
         except ModelError as error:
             # The map stands; only what hiding its strongest region does cannot be said.
             verdict = judge(found, sanity=passes, doubts=self.doubts)
             found = replace(found, notices=(*found.notices, f"The strongest region was not hidden: {error}"))
-        return replace(found, verdict=verdict)
+        provenance = replace(found.provenance, cost=sum(self._costs.values(), Cost()), costs=dict(self._costs))
+        return replace(found, verdict=verdict, provenance=provenance)
 
 
 class _Turn:

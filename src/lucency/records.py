@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lucency.errors import ParameterError
 
 FORMAT = 2
@@ -200,15 +203,21 @@ class Cost(Record):
         evaluations: forward passes (scans, not batches).
         gradients: backward passes.
         seconds: by the clock on the wall.
+        overhead: forward passes by which the engine got to know the classifier and tried its own short cuts; a second
+            run on the same engine needs fewer of them.
     """
 
     evaluations: Count = 0
     gradients: Count = 0
     seconds: float = 0.0
+    overhead: Count = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
-            self.evaluations + other.evaluations, self.gradients + other.gradients, self.seconds + other.seconds
+            self.evaluations + other.evaluations,
+            self.gradients + other.gradients,
+            self.seconds + other.seconds,
+            self.overhead + other.overhead,
         )
 
 
@@ -258,7 +267,10 @@ class Provenance(Record):
         device: where the classifier ran.
         budget: seconds it had; ``None`` for as long as it took.
         complete: whether the method ran to its end.
-        cost: of the map.
+        cost: of all of it.
+        costs: the same by what it was for: ``"map"``, and as far as they were asked about, ``"film"`` (can it be what
+            the model reads?), ``"error bars"``, ``"out-of-distribution"``, ``"sanity check"`` and ``"verdict"``. Empty
+            for a bare map.
         made: date and time, ISO 8601.
         versions: of Lucency and of what it stands on.
         error_bars: where the standard error is from.
@@ -280,6 +292,7 @@ class Provenance(Record):
     versions: Mapping[str, str]
     error_bars: ErrorBars = ErrorBars()
     removal: RemovalRecord | None = None
+    costs: Mapping[str, Cost] = field(default_factory=dict)
     format: Annotated[int, _positive] = FORMAT
 
     def as_dict(self) -> dict[str, Any]:
@@ -443,12 +456,15 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _with_cost(given: Mapping[str, Any], *, required: bool = False) -> dict[str, Any]:
     keys = [f.name for f in dataclasses.fields(Cost)]
-    if required and (missing := next((key for key in keys if key not in given), None)):
+    # Older files know nothing of an overhead.
+    if required and (missing := next((key for key in keys[:3] if key not in given), None)):
         raise ValueError(f"{missing} is missing in provenance")
     return {**given, "cost": {key: given[key] for key in keys if key in given}}
 
@@ -485,6 +501,8 @@ def _fitted(hint: Any, value: Any, key: str) -> Any:
         if len(each) != len(value):
             raise _UnfitError
         return tuple(_fitted(one, v, key) for one, v in zip(each, value, strict=True))
+    if origin is np.ndarray:
+        return _array(typing.get_args(inner[1])[0], value)
     if origin is Mapping:
         if not isinstance(value, Mapping):
             raise _UnfitError
@@ -492,6 +510,17 @@ def _fitted(hint: Any, value: Any, key: str) -> Any:
     if isinstance(hint, type) and issubclass(hint, Record):
         return hint.read(value, key)
     return _plain_value(hint, value)
+
+
+def _array(dtype: type[np.generic], value: Any) -> NDArray[Any]:
+    """Nested lists of numbers as an array; ``None`` among them as NaN."""
+    if not isinstance(value, list | np.ndarray):
+        raise _UnfitError
+    try:
+        found = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise _UnfitError from error
+    return found.astype(dtype)
 
 
 def _one_of(hints: tuple[Any, ...], value: Any, key: str) -> Any:

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, Self, TypeVar
+from functools import update_wrapper
+from typing import Generic, ParamSpec, Protocol, Self, TypeVar
 
 from lucency.errors import ParameterError
 
@@ -214,6 +215,7 @@ class Work(Generic[Step]):
 
 
 Result = TypeVar("Result")
+Given = ParamSpec("Given")
 
 
 def drained(
@@ -232,6 +234,24 @@ def drained(
     if last is None:
         raise ParameterError("There was nothing to do.")
     return last.known()
+
+
+class Streamed(Generic[Given, Result]):
+    """A function that is written as the stream of its steps (a decorator).
+
+    Called, it makes all the steps and gives what is known at the end; its :attr:`steps` are for whoever watches, has
+    little time, or may want to stop::
+
+        evaluate(explanation, scan, engine)
+        drained(evaluate.steps(explanation, scan, engine), on_step=print, budget="10s", cancel=event)
+    """
+
+    def __init__(self, steps: Callable[Given, Iterator[Stage[Result]]]) -> None:
+        self.steps = steps
+        update_wrapper(self, steps)
+
+    def __call__(self, *given: Given.args, **named: Given.kwargs) -> Result:
+        return drained(self.steps(*given, **named))
 
 
 def parse_budget(budget: float | str) -> float:

@@ -10,15 +10,15 @@ which lets scores of deep nets vanish, and then no map is anything but rounding.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,11 +28,14 @@ from torch import nn
 from lucency.attribution import attribute
 from lucency.classifier import Classifier
 from lucency.engine import Engine
-from lucency.errors import QuestionError
+from lucency.errors import ParameterError, QuestionError
 from lucency.explanation import describe
 from lucency.methods import Method
+from lucency.metrics.result import Result
 from lucency.metrics.similarity import rank_correlation
+from lucency.records import Record
 from lucency.scan import Scan
+from lucency.work import Stage, Streamed
 
 Order = Literal["cascading", "independent"]
 
@@ -43,7 +46,7 @@ PASSES_BELOW = 0.5
 
 
 @dataclass(frozen=True)
-class Randomised:
+class Randomised(Record):
     """How alike a map is after layers have lost what they had learnt.
 
     Attributes:
@@ -56,8 +59,26 @@ class Randomised:
     absolute: float
 
 
-@dataclass(frozen=True)
-class SanityResult:
+@dataclass(frozen=True, repr=False)
+class Randomisation(Result):
+    """How a map changes while the model loses what it has learnt.
+
+    Attributes:
+        order: ``"cascading"`` or ``"independent"``.
+        layers: from the output down; those so far where the work was stopped.
+    """
+
+    definition: ClassVar[str] = (
+        "Spearman correlation of the map, signed and absolute, with that of a model whose layers have random weights, "
+        "from the output down or one at a time (Adebayo et al. 2018); a map that depends on the model comes near 0."
+    )
+
+    order: Order
+    layers: tuple[Randomised, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class SanityResult(Result):
     """Whether a method passes the sanity check on a model.
 
     Attributes:
@@ -65,6 +86,11 @@ class SanityResult:
         correlation: the larger of the two in size, of a model with all of its weights randomised, mean over seeds.
         scans: on how many scans.
     """
+
+    definition: ClassVar[str] = (
+        "Spearman correlation of maps of a model without any of its weights with the real ones, the larger in size of "
+        "signed and absolute, mean over seeds (Adebayo et al. 2018)."
+    )
 
     passes: bool
     correlation: float
@@ -101,19 +127,22 @@ def randomised(classifier: Classifier, layers: Sequence[str], generator: torch.G
                 p.copy_(own)
 
 
+@Streamed
 def randomisation(
+    method: Method,
     scan: Scan,
     engine: Engine,
-    method: Method,
     *,
-    target: str | int,
+    target: str | int | None = None,
     watch: str = "probability",
     order: Order = "cascading",
     layers: Sequence[str] | None = None,
-) -> list[Randomised]:
-    """How a map changes while the model loses what it has learnt, layer by layer.
+) -> Iterator[Stage[Randomisation]]:
+    """How a map changes while the model loses what it has learnt, layer by layer: a :class:`Randomisation`.
 
     Args:
+        method: what is judged.
+        scan, engine, target, watch: as for :func:`lucency.metrics.evaluate`.
         order: ``"cascading"`` randomises each layer with all after it, ``"independent"`` each alone.
         layers: after which layers to look, from the output down; all of them when ``None``.
 
@@ -124,35 +153,50 @@ def randomisation(
     wanted = every if layers is None else list(layers)
     if unknown := [name for name in wanted if name not in every]:
         raise QuestionError(f"{engine.classifier.name} has no layer {unknown[0]!r} with weights of its own.")
+    target = engine.question(scan, target, watch).target
+    found: tuple[Randomised, ...] = ()
     clean = _map(scan, engine, method, target, watch)
-    found = []
+    yield Stage(1 / (len(wanted) + 1), "the map itself", partial(Randomisation, order, found))
     for name in wanted:
         gone = every[: every.index(name) + 1] if order == "cascading" else [name]
         with randomised(engine.classifier, gone, engine.generator()):
-            found.append(_compared(name, clean, _map(scan, engine, method, target, watch)))
-    return found
+            other = _map(scan, engine, method, target, watch)
+        # Never inside: whoever watches a step finds the model as it is.
+        found = (*found, _compared(name, clean, other))
+        yield Stage((len(found) + 1) / (len(wanted) + 1), f"without {name}", partial(Randomisation, order, found))
 
 
+@Streamed
 def check(
+    method: Method,
     scans: Sequence[Scan],
     engine: Engine,
-    method: Method,
     *,
     target: str | int,
     watch: str = "probability",
     seeds: int = 2,
-) -> SanityResult:
+) -> Iterator[Stage[SanityResult | None]]:
     """Whether the maps of a model without any of its weights differ from the real ones; kept for :func:`known_result`.
 
-    Costs ``1 + seeds`` maps a scan, and a few more where random weights give a map without relief.
+    Costs ``1 + seeds`` maps a scan, and a few more where random weights give a map without relief. Gives a
+    :class:`SanityResult`; ``None`` where it was stopped before the end.
+
+    Args:
+        method: what is judged.
 
     Raises:
         QuestionError: for a black box.
     """
     every = layers_of(engine.classifier)
-    found = []
-    for scan in scans:
+    found: list[Randomised] = []
+
+    def stage(number: int, maps: int, doing: str) -> Stage[SanityResult | None]:
+        share = min(maps / (1 + seeds), 1.0)
+        return Stage(min((number + share) / len(scans), 0.99), f"sanity check, {doing}", lambda: None)
+
+    for number, scan in enumerate(scans):
         clean = _map(scan, engine, method, target, watch)
+        yield stage(number, 1, "the map itself")
         told: list[Randomised] = []
         for seed in range(TRIES * seeds):
             generator = torch.Generator().manual_seed(engine.seed + seed)
@@ -160,6 +204,7 @@ def check(
                 other = _map(scan, engine, method, target, watch)
             # A map without any relief is unlike every other, and shows nothing; it counts when there are no others.
             told += [_compared("", clean, other)] if np.ptp(other) > 0 else []
+            yield stage(number, 1 + len(told), f"random weights {seed + 1}")
             if len(told) == seeds:
                 break
         found += told or [_compared("", clean, other)]
@@ -169,11 +214,11 @@ def check(
     file = _file(engine.classifier, method, target, watch)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(dataclasses.asdict(result)) + "\n")
+        file.write_text(json.dumps(result.as_dict()) + "\n")
     except OSError:
         # Nowhere to keep it: the next one asks again.
         pass
-    return result
+    yield Stage(1.0, "sanity check", lambda: result)
 
 
 def known_result(
@@ -182,8 +227,8 @@ def known_result(
     """What :func:`check` found for these weights, this method with these parameters and this question, if it was ever
     asked."""
     try:
-        return SanityResult(**json.loads(_file(classifier, method, target, watch).read_text()))
-    except (OSError, ValueError, TypeError):
+        return SanityResult.from_dict(json.loads(_file(classifier, method, target, watch).read_text()))
+    except (OSError, ValueError, ParameterError):
         return None
 
 

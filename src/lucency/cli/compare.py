@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -180,37 +179,25 @@ def _curves(
 ) -> list[Curve]:
     """The curves of one map; those that were done where Ctrl-C came in between."""
     from lucency import evaluate
+    from lucency.work import drained
 
-    done: list[Curve] = []
-
-    class EnoughError(Exception):
-        """Ends an evaluation between two curves."""
-
-    def watch(curve: Curve, share: float) -> None:
-        done.append(curve)
-        bar.share(share, curve.kind)
-        if cancelled.is_set():
-            raise EnoughError
-
-    if not cancelled.is_set():
-        kinds = ("MoRF", "LeRF", "deletion", "insertion")
-        with suppress(EnoughError):
-            evaluate(
-                picture,
-                engine.classifier,
-                explanation,
-                curves=(*kinds, "random") if random else kinds,
-                # A quarter of the papers' points along the same way, so that a page of all methods is there in a
-                # fraction of the time: 25 regions of twice the edge take as much away as 100, and the area under the
-                # other curves differs in the third digit. `lucency evaluate` takes the papers' own.
-                region=18,
-                regions=25,
-                points=56,
-                repeats=repeats,
-                engine=engine,
-                on_curve=watch,
-            )
-    return done
+    if cancelled.is_set():
+        return []
+    kinds = ("MoRF", "LeRF", "deletion", "insertion")
+    steps = evaluate.steps(
+        explanation,
+        picture,
+        engine,
+        curves=(*kinds, "random") if random else kinds,
+        # A quarter of the papers' points along the same way, so that a page of all methods is there in a fraction of
+        # the time: 25 regions of twice the edge take as much away as 100, and the area under the other curves differs
+        # in the third digit. `lucency evaluate` takes the papers' own.
+        region=18,
+        regions=25,
+        points=56,
+        repeats=repeats,
+    )
+    return list(drained(steps, on_step=bar.stage, cancel=cancelled).curves)
 
 
 def _row(one: Compared) -> dict[str, Any]:

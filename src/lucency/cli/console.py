@@ -19,6 +19,7 @@ from lucency.privacy import printable
 
 if TYPE_CHECKING:
     from lucency.methods import Step
+    from lucency.work import Stage
 
 # Names of classes, files and layers come from strangers: nothing in them is markup.
 out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -78,6 +79,10 @@ class Bar:
     def step(self, step: Step) -> None:
         """Shows how far the method is."""
         self._progress.update(self._task, completed=step.done, note=f"{step.evaluations} evaluations")
+
+    def stage(self, stage: Stage[Any]) -> None:
+        """Shows how far other long work is."""
+        self.share(stage.done, stage.doing)
 
     def share(self, done: float, note: str = "") -> None:
         """Shows how far anything else is, 0..1."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lucency.cli import INTERRUPTED
 from lucency.cli.options import (
     DEFAULT_MODEL,
     AsJson,
@@ -69,11 +69,12 @@ def evaluate(
 ) -> None:
     """Take SCAN apart in the order of each map and watch the score.
 
-    Give maps, or --methods to make some, or both. With --out, DIR holds evaluation.json and curves.png.
+    Give maps, or --methods to make some, or both. With --out, DIR holds evaluation.json and curves.png. Ctrl-C keeps
+    the curves so far.
     """
     from lucency import Explainer
-    from lucency import evaluate as run
-    from lucency.cli.console import out, print_json, progress, say
+    from lucency import evaluate as evaluate_maps
+    from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress, say
     from lucency.cli.film import read
     from lucency.cli.folder import results
     from lucency.cli.model import classifier_named
@@ -81,6 +82,7 @@ def evaluate(
     from lucency.errors import ParameterError
     from lucency.methods import method_named
     from lucency.removal import Removal
+    from lucency.work import drained
 
     hows = [method_named(name) for name in named(methods)]
     found: dict[str, Any] = {path.stem: _map(path) for path in maps or []}
@@ -89,16 +91,16 @@ def evaluate(
     standing = None if removal is None else Removal.of(removal)
     picture = read(scan, frame, window, value_range)
     engine = Engine(classifier_named(model, trust=trust_model), device=device, seed=seed)
-    with progress() as bar:
+    with progress() as bar, cancelled_by_ctrl_c() as cancelled:
         for how in hows:
             bar.start(how.title)
             explainer = Explainer(engine.classifier, method=how.name, watch=watch, engine=engine)
-            found[how.name] = explainer(picture, target, on_step=bar.step)
+            found[how.name] = explainer(picture, target, on_step=bar.step, cancel=cancelled)
         bar.start("Evaluation")
-        evaluation = run(
-            picture,
-            engine.classifier,
+        steps = evaluate_maps.steps(
             found,
+            picture,
+            engine,
             target=target,
             watch=watch,
             curves=named(curves),
@@ -106,25 +108,29 @@ def evaluate(
             regions=regions,
             repeats=repeats,
             removal=standing,
-            engine=engine,
-            on_curve=lambda curve, done: bar.share(done, f"{curve.map}, {curve.kind}"),
         )
+        evaluation = drained(steps, on_step=bar.stage, cancel=cancelled)
+        if not evaluation.curves:
+            say("Stopped before the first curve was done.")
+            raise typer.Exit(INTERRUPTED)
         files: list[Path] = []
         if folder is not None:
             from lucency.render.curves import save_curves
 
             with results(folder, "evaluate") as place:
-                (place / "evaluation.json").write_text(json.dumps(evaluation.as_dict()) + "\n")
+                evaluation.save(place / "evaluation.json")
                 save_curves(evaluation, place / "curves.png")
             files = [folder / "curves.png", folder / "evaluation.json"]
 
     if as_json:
         print_json({**evaluation.as_dict(), "files": [str(f) for f in files]})
-        return
-    say(f"{evaluation.question.label}: {evaluation.clean:.3f} on the untouched scan ({engine.classifier.name})")
-    out.print(table(evaluation))
-    if files:
-        say(f"Wrote {', '.join(f.name for f in files)} to {folder}")
+    else:
+        say(f"{evaluation.question.label}: {evaluation.clean:.3f} on the untouched scan ({engine.classifier.name})")
+        out.print(table(evaluation))
+        if files:
+            say(f"Wrote {', '.join(f.name for f in files)} to {folder}")
+    if cancelled.is_set():
+        raise typer.Exit(INTERRUPTED)
 
 
 def named(text: str | None) -> list[str]:

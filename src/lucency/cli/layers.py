@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lucency.cli import INTERRUPTED
 from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Folder, Frame, Model, TrustModel, ValueRange, Window
 
 if TYPE_CHECKING:
@@ -86,28 +87,28 @@ def _of_scan(
     folder: Path | None,
     as_json: bool,
 ) -> None:
-    from lucency.cli.console import print_json, progress, say
-    from lucency.methods.units import look_into
+    from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say
+    from lucency.methods.units import strongest_units
     from lucency.render import contact
+    from lucency.work import drained
 
     picture = opened(path)
-    with progress() as bar:
+    with progress() as bar, cancelled_by_ctrl_c() as cancelled:
         bar.start("Deconvnet")
-        units = []
-        for unit in look_into(engine, picture, layer, top):
-            units.append(unit)
-            bar.note(f"{unit.layer}, map {unit.unit}")
+        units = drained(strongest_units.steps(engine, picture, layer, top), on_step=bar.stage, cancel=cancelled)
         title = f"{engine.classifier.name} on {path.name}"
         files = _sheet(folder, "layers.png", lambda: contact.layer_sheet(units, title))
     if as_json:
         found = [{**_record(unit), "shape": list(unit.activations.shape)} for unit in units]
         print_json({"model": engine.classifier.name, "maps": found, "files": files})
-        return
-    for unit in units:
-        shape = " x ".join(map(str, unit.activations.shape))
-        say((unit.layer, "bold"), f"  map {unit.unit} of {shape}, activation {unit.activation:.4g}")
-    if files:
-        say(f"Wrote layers.png to {folder}")
+    else:
+        for unit in units:
+            shape = " x ".join(map(str, unit.activations.shape))
+            say((unit.layer, "bold"), f"  map {unit.unit} of {shape}, activation {unit.activation:.4g}")
+        if files:
+            say(f"Wrote layers.png to {folder}")
+    if cancelled.is_set():
+        raise typer.Exit(INTERRUPTED)
 
 
 def _of_folder(
@@ -121,19 +122,19 @@ def _of_folder(
     as_json: bool,
 ) -> None:
     from lucency import LucencyError
-    from lucency.cli.console import print_json, progress, say
+    from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say
     from lucency.errors import ScanError
     from lucency.methods.units import strongest_scans
     from lucency.render import contact
+    from lucency.work import Work
 
     paths = sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
     skipped: dict[str, str] = {}
-    with progress() as bar:
+    with progress() as bar, cancelled_by_ctrl_c() as cancelled:
         bar.start(f"{layer}, map {unit}")
 
         def scans() -> Iterator[Scan]:
-            for i, path in enumerate(paths):
-                bar.share(i / len(paths), path.name)
+            for path in paths:
                 try:
                     picture = opened(path)
                     engine.classifier.prepare(picture)
@@ -142,23 +143,28 @@ def _of_folder(
                     continue
                 yield picture
 
-        found = strongest_scans(engine, scans(), layer, unit, top)
-        if not found:
+        last = Work(strongest_scans.steps(engine, scans(), layer, unit, top, of=len(paths)), cancel=cancelled).run(
+            bar.stage
+        )
+        if last is None:
             raise ScanError(f"There is no scan in {place} that {engine.classifier.name} can read; name another folder.")
+        found = last.known()
         title = f"What fires map {unit} of {layer} most ({engine.classifier.name})"
         files = _sheet(folder, "scans.png", lambda: contact.scan_sheet(found, title))
     if as_json:
         rows = [{"scan": Path(picture.source).name, **_record(one)} for picture, one in found]
         print_json({"model": engine.classifier.name, "scans": rows, "skipped": skipped, "files": files})
-        return
-    for picture, one in found:
-        where = ", ".join(f"{start}-{stop}" for start, stop in one.box)
-        source = Path(picture.source).name
-        say((source, "bold"), f"  activation {one.activation:.4g}, patch {where} of the model's grid")
-    if skipped:
-        say(f"Not read: {', '.join(skipped)}")
-    if files:
-        say(f"Wrote scans.png to {folder}")
+    else:
+        for picture, one in found:
+            where = ", ".join(f"{start}-{stop}" for start, stop in one.box)
+            source = Path(picture.source).name
+            say((source, "bold"), f"  activation {one.activation:.4g}, patch {where} of the model's grid")
+        if skipped:
+            say(f"Not read: {', '.join(skipped)}")
+        if files:
+            say(f"Wrote scans.png to {folder}")
+    if cancelled.is_set():
+        raise typer.Exit(INTERRUPTED)
 
 
 def _sheet(folder: Path | None, name: str, make: Callable[[], Any]) -> list[str]:

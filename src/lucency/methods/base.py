@@ -122,6 +122,8 @@ class Method(ABC):
             show the smoothed strength beside the map.
         takes: what it takes away at once: patches, superpixels, or random or smooth masks; nothing where it follows a
             gradient or reads activations.
+        per_brightness: whether a pixel of its maps says how much the score changes for each unit of brightness, as a
+            gradient does, rather than what the pixel contributes.
         removal: what stands where something was removed; ``None`` for a method that removes nothing. A field of those
             that do, which takes whatever :meth:`lucency.removal.Removal.of` takes.
     """
@@ -135,6 +137,7 @@ class Method(ABC):
     locates: ClassVar[bool] = True
     grainy: ClassVar[bool] = False
     takes: ClassVar[Takes] = "nothing"
+    per_brightness: ClassVar[bool] = False
     unit: ClassVar[str]
     removal: Removal | None = None
 

@@ -24,7 +24,7 @@ from lucency.errors import ParameterError
 from lucency.methods.base import Method, Step
 from lucency.methods.gradient import answer
 from lucency.methods.rectify import rectified_gradient
-from lucency.methods.units import look_into
+from lucency.methods.units import strongest_units
 from lucency.scan import Scan
 
 
@@ -63,7 +63,8 @@ class Deconvnet(Method):
             yield last
             return
         seen: dict[str, Callable[[], Tensor]] = {}
-        for n, unit in enumerate(look_into(engine, scan, [names[i] for i in places], whole=True), 1):
+        for n, stage in enumerate(strongest_units.steps(engine, scan, [names[i] for i in places], whole=True), 1):
+            unit = stage.known()[-1]
             seen = {**seen, f"strongest map of {unit.layer} ({unit.unit})": partial(Tensor.clone, unit.projection)}
             shown = replace(last, also=seen)
             yield replace(shown, done=n / (len(places) + 1), reaction=partial(_full_scale, unit.projection))

@@ -47,6 +47,7 @@ class Gradient(_OnePass):
     title: ClassVar[str] = "Gradient"
     paper: ClassVar[str] = "Simonyan, Vedaldi & Zisserman, ICLR 2014 workshop"
     unit: ClassVar[str] = "change of the score for each unit of brightness"
+    per_brightness: ClassVar[bool] = True
 
     def _map(self, probe: Probe) -> Tensor:
         return probe.gradient(probe.pixels[None])[1][0].sum(0)
@@ -73,6 +74,7 @@ class GuidedBackprop(_OnePass):
     title: ClassVar[str] = "Guided backpropagation"
     paper: ClassVar[str] = "Springenberg, Dosovitskiy, Brox & Riedmiller, ICLR 2015 workshop"
     unit: ClassVar[str] = "guided change of the score"
+    per_brightness: ClassVar[bool] = True
 
     def _map(self, probe: Probe) -> Tensor:
         return rectified_gradient(probe, guided=True).sum(0)

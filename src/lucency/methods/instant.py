@@ -73,7 +73,6 @@ class Instant(Method):
             )
         yield Step(
             done=1.0,
-            evaluations=probe.evaluations,
             score=float(probe.clean[0]),
             heatmap=found.heatmap.clone,
             perturbed=probe.pixels.clone,

@@ -37,6 +37,7 @@ class SmoothGrad(Method):
     title: ClassVar[str] = "SmoothGrad"
     paper: ClassVar[str] = "Smilkov et al., arXiv 1706.03825, 2017"
     unit: ClassVar[str] = "change of the score for each unit of brightness"
+    per_brightness: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = True
     grainy: ClassVar[bool] = True
     locates: ClassVar[bool] = False

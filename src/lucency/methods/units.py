@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ from lucency.errors import ParameterError, QuestionError
 from lucency.methods.reach import Reach, Reaches
 from lucency.methods.rectify import Rectified
 from lucency.scan import Scan
-from lucency.work import count
+from lucency.work import Stage, Streamed, count
 
 Box = tuple[tuple[int, int], ...]
 """Start and stop along each spatial axis."""
@@ -73,6 +75,7 @@ class Features:
     reach: Reach | None
 
 
+@Streamed
 def strongest_units(
     engine: Engine,
     scan: Scan,
@@ -80,7 +83,7 @@ def strongest_units(
     top: int = 1,
     *,
     whole: bool = False,
-) -> list[Unit]:
+) -> Iterator[Stage[tuple[Unit, ...]]]:
     """For each convolutional layer, the feature maps with the strongest activations, led back to pixel space.
 
     Args:
@@ -93,29 +96,28 @@ def strongest_units(
             exist.
         ParameterError: when ``top`` is below 1.
     """
-    return list(look_into(engine, scan, layers, top, whole=whole))
-
-
-def look_into(
-    engine: Engine, scan: Scan, layers: Sequence[str] | None = None, top: int = 1, *, whole: bool = False
-) -> Iterator[Unit]:
-    """What :func:`strongest_units` lists, one feature map at a time."""
     if top < 1:
         raise ParameterError(f"At least one feature map of a layer must be shown, not {top}.")
     x, found = _run(engine, scan, layers)
-    for name, features in found.items():
+    seen: tuple[Unit, ...] = ()
+    for number, (name, features) in enumerate(found.items()):
         strongest = features.maps.detach()[0].flatten(1).amax(1).topk(min(top, features.maps.shape[1])).indices
-        for unit in strongest.tolist():
-            yield _view(x, name, features, unit, whole)
+        for n, unit in enumerate(strongest.tolist(), 1):
+            seen = (*seen, _view(x, name, features, unit, whole))
+            yield Stage((number + n / len(strongest)) / len(found), f"{name}, map {unit}", partial(tuple, seen))
 
 
+@Streamed
 def strongest_scans(
-    engine: Engine, scans: Iterable[Scan], layer: str, unit: int, top: int = 9
-) -> list[tuple[Scan, Unit]]:
+    engine: Engine, scans: Iterable[Scan], layer: str, unit: int, top: int = 9, *, of: int | None = None
+) -> Iterator[Stage[tuple[tuple[Scan, Unit], ...]]]:
     """The scans that fire one feature map the most, strongest first, each with its strongest activation led back.
 
     The patch that fired it is ``unit.pixels`` inside ``unit.box``. Scans are read one after the other, and only those
     in the list are kept.
+
+    Args:
+        of: how many scans there are, so that the steps know how far they are.
 
     Raises:
         QuestionError: for a black box, a layer or a feature map that does not exist.
@@ -123,18 +125,22 @@ def strongest_scans(
     """
     if top < 1:
         raise ParameterError(f"At least one scan must be shown, not {top}.")
+
+    def known(best: Sequence[tuple[float, Scan]]) -> tuple[tuple[Scan, Unit], ...]:
+        shown = []
+        for _, scan in best:
+            x, found = _run(engine, scan, [layer])
+            shown.append((scan, _view(x, layer, found[layer], unit, whole=False)))
+        return tuple(shown)
+
     best: list[tuple[float, Scan]] = []
-    for scan in scans:
+    for number, scan in enumerate(scans, 1):
         _, found = _run(engine, scan, [layer], graph=False)
         maps = found[layer].maps
         if not 0 <= unit < maps.shape[1]:
             raise QuestionError(f"Layer {layer} has feature maps 0 to {maps.shape[1] - 1}; there is no {unit}.")
         best = sorted([*best, (float(maps[0, unit].max()), scan)], key=lambda entry: -entry[0])[:top]
-    shown = []
-    for _, scan in best:
-        x, found = _run(engine, scan, [layer])
-        shown.append((scan, _view(x, layer, found[layer], unit, whole=False)))
-    return shown
+        yield Stage(min(number / of, 1) if of else 0.0, Path(scan.source).name, partial(known, best))
 
 
 def _view(x: Tensor, name: str, features: Features, unit: int, whole: bool) -> Unit:

@@ -7,28 +7,31 @@ so each perturbed copy that it calls abnormal is an artefact of the removal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks import Patches
 from lucency.masks.superpixels import Slic, switched
+from lucency.metrics.result import Better, Result
 from lucency.removal import Removal
 from lucency.scan import Scan
+from lucency.work import Stage, Streamed
 
 Pieces = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
 """Pixels ``[C, *grid]`` -> masks ``[B, *grid]`` (1 = kept) and, where they are known, boxes ``[B, axes, 2]``."""
 
 
-@dataclass(frozen=True, eq=False)
-class Artefacts:
+@dataclass(frozen=True, eq=False, repr=False)
+class Artefacts(Result):
     """What a removal did to scans that the model calls normal.
 
     Attributes:
@@ -39,6 +42,9 @@ class Artefacts:
         abnormal: how many of the given scans the model calls abnormal as they are; they are left out.
         threshold: the probability from which on a scan is called abnormal.
     """
+
+    definition: ClassVar[str] = "The share of perturbed copies of scans called normal that the model calls abnormal."
+    better: ClassVar[Better] = "lower"
 
     rates: NDArray[np.float64]
     rises: NDArray[np.float64]
@@ -82,19 +88,22 @@ def halves(copies: int = 64, count: int = 50) -> Pieces:
     return pieces
 
 
+@Streamed
 def artefacts(
-    scans: Iterable[Scan],
-    engine: Engine,
     removal: Removal,
-    pieces: Pieces,
+    scans: Sequence[Scan],
+    engine: Engine,
     *,
+    pieces: Pieces,
     target: str | int,
     threshold: float = 0.5,
-) -> Artefacts:
-    """Perturbs every scan that the model calls normal and counts the copies that it calls abnormal.
+) -> Iterator[Stage[Artefacts]]:
+    """Perturbs every scan that the model calls normal and counts the copies that it calls abnormal: :class:`Artefacts`.
 
     Args:
+        removal: what is judged.
         scans: scans without the finding, from data that the model was not trained on.
+        engine: runs the classifier.
         pieces: what is removed: :func:`patches` of a size, or :func:`halves`.
         target: the class that would be the abnormal one.
         threshold: the probability from which on the model's answer is "abnormal".
@@ -104,21 +113,40 @@ def artefacts(
     """
     if not 0 < threshold < 1:
         raise ParameterError(f"The threshold is a probability between 0 and 1, not {threshold}.")
-    rates, rises, worst, copies, abnormal = [], [], [], 0, 0
-    for scan in scans:
-        probe = engine.open(scan, Question.ask(engine.classifier, scan, target), removal)
+    found = _Found()
+    for number, scan in enumerate(scans, 1):
+        probe = engine.open(scan, engine.question(scan, target), removal)
         clean = float(probe.clean[0])
         if clean >= threshold:
-            abnormal += 1
-            continue
-        scores = probe.scores(*pieces(probe.pixels, engine.generator()))[:, 0].double().cpu().numpy()
-        rates.append(float((scores >= threshold).mean()))
-        rises.append(float((scores - clean).mean()))
-        worst.append(float(scores.max()))
-        copies += len(scores)
-    if not rates:
-        raise ParameterError(
-            f"The model calls none of these {abnormal} scans normal, so there is no artefact to count; "
-            "give scans without the finding."
+            found = replace(found, abnormal=found.abnormal + 1)
+        else:
+            found = found.and_these(probe.scores(*pieces(probe.pixels, engine.generator()))[:, 0], clean, threshold)
+        yield Stage(number / len(scans), f"scan {number} of {len(scans)}", partial(found.result, threshold))
+
+
+@dataclass(frozen=True)
+class _Found:
+    rates: tuple[float, ...] = ()
+    rises: tuple[float, ...] = ()
+    worst: tuple[float, ...] = ()
+    copies: int = 0
+    abnormal: int = 0
+
+    def and_these(self, scores: Tensor, clean: float, threshold: float) -> _Found:
+        now = scores.double().cpu().numpy()
+        return _Found(
+            (*self.rates, float((now >= threshold).mean())),
+            (*self.rises, float((now - clean).mean())),
+            (*self.worst, float(now.max())),
+            self.copies + len(now),
+            self.abnormal,
         )
-    return Artefacts(np.array(rates), np.array(rises), np.array(worst), copies, abnormal, threshold)
+
+    def result(self, threshold: float) -> Artefacts:
+        if not self.rates:
+            raise ParameterError(
+                f"The model calls none of these {self.abnormal} scans normal, so there is no artefact to count; "
+                "give scans without the finding."
+            )
+        rates, rises, worst = (np.array(one) for one in (self.rates, self.rises, self.worst))
+        return Artefacts(rates, rises, worst, self.copies, self.abnormal, threshold)

@@ -11,8 +11,9 @@ Every removal tries to come close to that without a twin. How close is measured 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -21,12 +22,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor
 
-from lucency.classifier import Question
+from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.superpixels import Slic, Superpixels
+from lucency.metrics.judged import engine_of
+from lucency.metrics.result import Better, Result
+from lucency.records import Record
 from lucency.removal import Fill, Removal
 from lucency.scan import Scan
+from lucency.work import Stage, Streamed
 
 RESOLUTION = 1e-4
 """Differences between scores below this are arithmetic, not evidence: they would give ties an order."""
@@ -55,7 +60,7 @@ class Twin(Removal):
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Record):
     """How well the effects that a removal finds agree with the true ones.
 
     Attributes:
@@ -70,6 +75,27 @@ class Agreement:
     error: float
     slope: float
     regions: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GoldStandard(Result):
+    """How close removals come to the true effects of the same random regions.
+
+    Attributes:
+        agreements: of each removal, by its name.
+        true: float64 ``[N]``, the true effects.
+        found: float64 ``[N]``, the effects that each removal finds.
+    """
+
+    definition: ClassVar[str] = (
+        "Correlation, error and slope of the fall of the score that a removal finds in random regions, against the "
+        "fall when the region is exchanged with that of the healthy twin."
+    )
+    better: ClassVar[Better] = "higher"
+
+    agreements: Mapping[str, Agreement]
+    true: NDArray[np.float64]
+    found: Mapping[str, NDArray[np.float64]]
 
 
 def random_regions(
@@ -145,24 +171,38 @@ def agreement(true: ArrayLike, found: ArrayLike) -> Agreement:
     )
 
 
+@Streamed
 def against_gold(
-    scan: Scan,
-    twin: Scan,
-    question: Question,
-    engine: Engine,
     removals: Mapping[str, Removal],
+    scan: Scan,
+    engine: Engine | Classifier,
     *,
+    twin: Scan,
+    target: str | int | None = None,
+    watch: str = "probability",
     regions: int = 200,
-) -> dict[str, Agreement]:
-    """How close each removal comes to the true effects of the same random regions (drawn by the engine's seed).
+) -> Iterator[Stage[GoldStandard]]:
+    """How close each removal comes to the true effects of the same random regions, drawn by the engine's seed.
+
+    Gives a :class:`GoldStandard`.
+
+    Args:
+        removals: what is judged, by name.
+        scan, engine, target, watch: as for :func:`lucency.metrics.evaluate`.
+        twin: the same scan without the finding.
 
     Raises:
         ParameterError: when the twin does not differ from the scan anywhere that the model reacts to.
     """
-    classifier = engine.classifier
-    where = random_regions(classifier.prepare(scan), regions, engine.generator())
-    true = effects(scan, question, engine, Twin(classifier.prepare(twin)), where)[:, 0]
-    return {name: agreement(true, effects(scan, question, engine, how, where)[:, 0]) for name, how in removals.items()}
+    engine = engine_of(engine, scan)
+    question = engine.question(scan, target, watch)
+    where = random_regions(engine.classifier.prepare(scan), regions, engine.generator())
+    true = effects(scan, question, engine, Twin(engine.classifier.prepare(twin)), where)[:, 0]
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, how in removals.items():
+        found = {**found, name: effects(scan, question, engine, how, where)[:, 0]}
+        agreements = {name: agreement(true, one) for name, one in found.items()}
+        yield Stage(len(found) / len(removals), f"removal {name}", partial(GoldStandard, agreements, true, found))
 
 
 def map_agreement(gold: ArrayLike, heatmap: ArrayLike) -> tuple[float, float]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lucency.errors import ParameterError
-from lucency.explanation import peak_of
+from lucency.explanation import Explanation, peak_of
+from lucency.metrics.judged import Judged
+from lucency.metrics.result import Better, Result
 
 THRESHOLDS = np.linspace(0.01, 0.99, 99)
 """The shares of a map's maximum among which :func:`best_threshold` chooses."""
 
 
-@dataclass(frozen=True)
-class Localisation:
+@dataclass(frozen=True, repr=False)
+class Localisation(Result):
     """How well one map finds one truth; every number is better when higher.
 
     Attributes:
@@ -30,6 +32,12 @@ class Localisation:
         area: share of the grid that is truth: what ``mass`` and ``top`` come to for a map that knows nothing.
     """
 
+    definition: ClassVar[str] = (
+        "hit: the maximum lies on the truth (pointing game, Zhang et al. 2018); iou: intersection over union from a "
+        "share of the maximum on; mass and top: share of the positive part, and of the highest 5 %, on the truth."
+    )
+    better: ClassVar[Better] = "higher"
+
     hit: bool
     iou: float
     threshold: float
@@ -37,20 +45,17 @@ class Localisation:
     top: float
     area: float
 
-    def as_dict(self) -> dict[str, float | bool]:
-        """The numbers as plain JSON values."""
-        return dataclasses.asdict(self)
 
+def localise(explanation: Judged, truth: ArrayLike, threshold: float = 0.5) -> Localisation:
+    """Compares an explanation, or a signed map, with a truth mask (anything that is not 0 is truth).
 
-def localise(heatmap: ArrayLike, truth: ArrayLike, threshold: float = 0.5) -> Localisation:
-    """Compares a signed map with a truth mask (anything that is not 0 is truth).
-
-    ``threshold`` should be fixed before the data is seen, or chosen on other data by :func:`best_threshold`.
+    Neither the scan nor the classifier is asked. ``threshold`` should be fixed before the data is seen, or chosen on
+    other data by :func:`best_threshold`.
 
     Raises:
         ParameterError: when the shapes differ, the truth is empty, or the map is not finite.
     """
-    values, mask = _pair(heatmap, truth)
+    values, mask = _pair(explanation.heatmap if isinstance(explanation, Explanation) else explanation, truth)
     peak = peak_of(values)
     return Localisation(
         hit=peak is not None and bool(mask[peak]),

@@ -16,32 +16,35 @@ the accuracy over a data set at shares of 10 to 90 %; on one scan that is the sc
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from lucency.attribution import fitting, model_record, scan_record
-from lucency.classifier import Classifier, Question
+from lucency.attribution import model_record, scan_record
+from lucency.classifier import Classifier
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
-from lucency.explanation import Explanation, describe
+from lucency.explanation import describe
+from lucency.metrics.judged import Judged, engine_of, name_of, question_about, values_of
 from lucency.metrics.procedures import CURVES, USUAL, Procedure
-from lucency.records import Cost, EvaluationProvenance
+from lucency.metrics.result import Result
+from lucency.records import Cost, EvaluationProvenance, QuestionRecord, Record
 from lucency.removal import Removal
 from lucency.scan import Scan
+from lucency.work import Meter, Stage, Streamed
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Record):
     """A mean over repeats and its 95 % interval (Student's t; without width where there was one repeat)."""
 
     value: float
@@ -55,8 +58,8 @@ class Estimate:
         return cls(float(mean[0]), float(mean[0] - half[0]), float(mean[0] + half[0]))
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
+@dataclass(frozen=True, eq=False, repr=False)
+class Curve(Record):
     """What the score did while a scan was taken apart along one map.
 
     Attributes:
@@ -119,41 +122,36 @@ class Curve:
         """The one called :attr:`measure`."""
         return self.aopc if self.measure == "AOPC" else self.auc
 
+    def __repr__(self) -> str:
+        number = self.number
+        half = number.high - number.value
+        return f"Curve({self.map!r}, {self.kind}: {self.measure} {number.value:.3f} ± {half:.3f})"
+
     def as_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON values."""
+        """The fields, and what is computed from them, as plain JSON values."""
         low, high = self.band
-        return {
-            "map": self.map,
-            "kind": self.kind,
-            "definition": self.definition,
-            "measure": self.measure,
-            "better": self.better,
-            "removal": dict(self.removal),
+        return super().as_dict() | {
             "repeats": len(self.seeds),
-            "seeds": list(self.seeds),
-            "clean": self.clean,
-            "evaluations": self.evaluations,
-            **{name: dataclasses.asdict(getattr(self, name)) for name in ("aopc", "auc", "aoc")},
-            **{name: array.tolist() for name, array in (("shares", self.shares), ("mean", self.mean))},
-            "low": low.tolist(),
-            "high": high.tolist(),
-            "scores": self.scores.tolist(),
+            **{name: getattr(self, name).as_dict() for name in ("aopc", "auc", "aoc")},
+            **{name: array.tolist() for name, array in (("mean", self.mean), ("low", low), ("high", high))},
         }
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Result):
     """The curves of one or several maps of one scan.
 
     Attributes:
-        curves: one for each map and kind, and one for the random order.
+        curves: one for each map and kind, and one for the random order; those so far where the work was stopped.
         question: what was watched.
         clean: its value on the untouched scan.
         provenance: hashes of scan and model, device, seconds, evaluations.
     """
 
+    definition: ClassVar[str] = "Perturbation curves; each says what was done, and which values speak for the map."
+
     curves: tuple[Curve, ...]
-    question: Question
+    question: QuestionRecord
     clean: float
     provenance: EvaluationProvenance
 
@@ -180,20 +178,15 @@ class Evaluation:
             rows.setdefault(curve.map, {"map": curve.map})[curve.kind] = curve.number
         return list(rows.values())
 
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON values."""
-        return {
-            "question": dataclasses.asdict(self.question),
-            "clean": self.clean,
-            "provenance": self.provenance.as_dict(),
-            "curves": [curve.as_dict() for curve in self.curves],
-        }
+    def __repr__(self) -> str:
+        return f"Evaluation({self.question.label} {self.clean:.3f}; {', '.join(map(repr, self.curves))})"
 
 
+@Streamed
 def evaluate(
+    explanation: Judged | Mapping[str, Judged],
     scan: Scan,
-    classifier: Classifier,
-    maps: Explanation | ArrayLike | Mapping[str, Explanation | ArrayLike],
+    engine: Engine | Classifier,
     *,
     target: str | int | None = None,
     watch: str | None = None,
@@ -203,18 +196,16 @@ def evaluate(
     points: int = 224,
     removal: Removal | None = None,
     repeats: int = 5,
-    device: str = "auto",
-    seed: int = 0,
-    engine: Engine | None = None,
-    on_curve: Callable[[Curve, float], None] | None = None,
-) -> Evaluation:
-    """Whether the score falls where the maps say that it should.
+) -> Iterator[Stage[Evaluation]]:
+    """Whether the score falls where a map says that it should: an :class:`Evaluation`.
 
     A curve is run once for each repeat, with a seed of its own for the removal, for the random order and for ties
     between equal regions; once in all where none of these plays a part.
 
     Args:
-        maps: an explanation or a map ``[*spatial]`` on the scan's grid, or several by name.
+        explanation: an explanation or a map ``[*spatial]`` on the scan's grid, or several by name.
+        scan: what they explain.
+        engine: runs the classifier, and decides the first seed; a classifier gets an engine of its own.
         target, watch: the question; that of the explanations when ``None`` (and the most probable class, its
             probability, where there are none).
         curves: which of ``MoRF``, ``LeRF``, ``random``, ``deletion``, ``insertion``, and ``ROAD``, which is slow; or
@@ -222,14 +213,13 @@ def evaluate(
         region, regions, points: parameters of the curves that are given by name.
         removal: what stands where pixels are gone; ``None`` takes that of the paper for each curve (uniform noise;
             the mean of the scan for deletion; a blur of 5 pixels for insertion; noisy linear imputation for ROAD).
-        engine: an engine to use again; it then decides device and first seed.
-        on_curve: called with each finished curve and the share of curves done.
 
     Raises:
         ParameterError: when a map does not fit the scan, or a parameter makes no sense.
     """
-    started = time.perf_counter()
-    fitting(scan, classifier)
+    started, meter = time.perf_counter(), Meter()
+    engine = engine_of(engine, scan)
+    classifier = engine.classifier
     procedures = [Procedure.of(c, region=region, regions=regions, points=points) for c in curves]
     if removal is not None:
         procedures = [dataclasses.replace(procedure, removal=removal) for procedure in procedures]
@@ -237,19 +227,32 @@ def evaluate(
         raise ParameterError(f"No curve is named; use some of {', '.join(CURVES)}.")
     if repeats < 1:
         raise ParameterError(f"repeats must be at least 1, not {repeats}.")
-    named = dict(maps) if isinstance(maps, Mapping) else {_name(maps): maps}
+    named = dict(explanation) if isinstance(explanation, Mapping) else {name_of(explanation): explanation}
     if not named:
         raise ParameterError("There is no map to evaluate.")
-    engine = engine or Engine(classifier, device=device, seed=seed)
-    classifier = engine.classifier
-    question = _question(scan, classifier, named.values(), target, watch)
     frame = classifier.frame(scan)
-    values = {name: frame.to_grid(_array(m, scan, name)[None])[0] for name, m in named.items()}
+    values = {name: frame.to_grid(values_of(m, scan, name)[None])[0] for name, m in named.items()}
+    with meter:
+        question = question_about(named.values(), scan, engine, target, watch)
+        clean = float(engine.open(scan, question).clean[0])
     jobs = [(name, procedure) for name in values for procedure in procedures if procedure.ordered]
     jobs += [(procedure.name, procedure) for procedure in procedures if not procedure.ordered]
 
+    def so_far(found: tuple[Curve, ...], spent: int, seconds: float) -> Evaluation:
+        return Evaluation(
+            curves=found,
+            question=QuestionRecord(question.target, question.name, question.watch, question.label, clean),
+            clean=clean,
+            provenance=EvaluationProvenance(
+                scan=scan_record(scan),
+                model=model_record(classifier, frame),
+                device=str(engine.device),
+                cost=Cost(spent, 0, seconds),
+            ),
+        )
+
     done: list[Curve] = []
-    for name, procedure in jobs:
+    for number, (name, procedure) in enumerate(jobs):
         how = procedure.removal
         pieces = procedure.pieces(frame.grid)
         worth = procedure.worth(sums(values[name] if procedure.ordered else torch.zeros(frame.grid), pieces))
@@ -257,44 +260,39 @@ def evaluate(
         seeds = tuple(engine.seed + r for r in range(repeats if ties or not how.deterministic else 1))
         counts = procedure.counts(len(worth))
         size = torch.bincount(pieces.flatten()).double()
-        scores, shares, evaluations = [], [], 0
-        for one in seeds:
-            again = copy.copy(engine)
-            again.seed = one
-            probe = again.open(scan, question, how)
+        scores: list[NDArray[np.float64]] = []
+        shares: list[NDArray[np.float64]] = []
+        before = meter.evaluations
+        for repeat, one in enumerate(seeds):
+            again = engine.seeded(one)
+            with meter:
+                probe = again.open(scan, question, how)
             rank = ranks(worth, again.generator())
-            scores.append(_walk(probe, rank[pieces], counts, insert=procedure.inserts))
-            shares.append(_shares(rank, size, counts))
-            evaluations += probe.evaluations
-        done.append(
-            Curve(
-                map=name,
-                kind=procedure.name,
-                definition=procedure.definition(len(worth), len(counts) - 1),
-                measure=procedure.measure,
-                better=procedure.better,
-                removal={"name": how.name, **describe(how)},
-                seeds=seeds,
-                shares=np.mean(shares, axis=0),
-                scores=np.stack(scores),
-                clean=float(probe.clean[0]),
-                evaluations=evaluations,
-                ordered=procedure.ordered,
-            )
-        )
-        if on_curve is not None:
-            on_curve(done[-1], len(done) / len(jobs))
-    return Evaluation(
-        curves=tuple(done),
-        question=question,
-        clean=done[0].clean,
-        provenance=EvaluationProvenance(
-            scan_record(scan),
-            model_record(classifier, frame),
-            str(engine.device),
-            Cost(sum(c.evaluations for c in done), 0, time.perf_counter() - started),
-        ),
-    )
+            asked: list[NDArray[np.float64]] = []
+            for batch in torch.split(counts, probe.batch_size):
+                with meter:
+                    asked.append(_without(probe, rank[pieces], batch, insert=procedure.inserts))
+                if len(asked) * probe.batch_size >= len(counts):
+                    scores.append(np.concatenate(asked))
+                    shares.append(_shares(rank, size, counts))
+                    curve = Curve(
+                        map=name,
+                        kind=procedure.name,
+                        definition=procedure.definition(len(worth), len(counts) - 1),
+                        measure=procedure.measure,
+                        better=procedure.better,
+                        removal={"name": how.name, **describe(how)},
+                        seeds=seeds[: len(scores)],
+                        shares=np.mean(shares, axis=0),
+                        scores=np.stack(scores),
+                        clean=clean,
+                        evaluations=meter.evaluations - before,
+                        ordered=procedure.ordered,
+                    )
+                    done[number:] = [curve]
+                part = (repeat + min(1.0, len(asked) * probe.batch_size / len(counts))) / len(seeds)
+                known = partial(so_far, tuple(done), meter.evaluations, time.perf_counter() - started)
+                yield Stage((number + part) / len(jobs), f"{name}, {procedure.name}", known)
 
 
 def sums(heatmap: Tensor, pieces: Tensor) -> Tensor:
@@ -323,13 +321,10 @@ def area_under(scores: NDArray[np.float64], shares: NDArray[np.float64]) -> NDAr
     return np.asarray(((scores[:, 1:] + scores[:, :-1]) / 2 * widths).sum(1) / widths.sum())
 
 
-def _walk(probe: Probe, rank: Tensor, counts: Tensor, *, insert: bool) -> NDArray[np.float64]:
-    rank = rank.to(probe.pixels.device)
-    found = []
-    for part in torch.split(counts.to(rank.device), probe.batch_size):
-        gone = rank < part.view(-1, *[1] * rank.ndim)
-        found.append(probe.scores((gone if insert else ~gone).float())[:, 0])
-    return torch.cat(found).double().cpu().numpy()
+def _without(probe: Probe, rank: Tensor, counts: Tensor, *, insert: bool) -> NDArray[np.float64]:
+    """The score without (or with nothing but) the first ``counts`` ``[B]`` pieces by ``rank`` ``[*grid]``: ``[B]``."""
+    gone = rank < counts.view(-1, *[1] * rank.ndim)
+    return probe.scores((gone if insert else ~gone).float())[:, 0].double().cpu().numpy()
 
 
 def _shares(rank: Tensor, size: Tensor, counts: Tensor) -> NDArray[np.float64]:
@@ -346,40 +341,3 @@ def _interval(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     if n == 1:
         return mean, np.zeros_like(mean)
     return mean, np.asarray(stats.t.ppf(0.975, n - 1) * scores.std(0, ddof=1) / np.sqrt(n))
-
-
-def _question(
-    scan: Scan,
-    classifier: Classifier,
-    maps: Iterable[Explanation | ArrayLike],
-    target: str | int | None,
-    watch: str | None,
-) -> Question:
-    asked = [m.provenance.question for m in maps if isinstance(m, Explanation)]
-    if target is None and len({q.target for q in asked}) > 1:
-        raise ParameterError("These explanations are of different classes; say which target to watch.")
-    if watch is None and len({q.watch for q in asked}) > 1:
-        raise ParameterError("These explanations watched different numbers; say what to watch.")
-    for question in asked[:1]:
-        target = question.target if target is None else target
-        watch = question.watch if watch is None else watch
-    return Question.ask(classifier, scan, target, watch or "probability")
-
-
-def _name(one: Explanation | ArrayLike) -> str:
-    return one.provenance.method.name if isinstance(one, Explanation) else "map"
-
-
-def _array(one: Explanation | ArrayLike, scan: Scan, name: str) -> Tensor:
-    try:
-        values = torch.from_numpy(np.array(one.heatmap if isinstance(one, Explanation) else one, dtype=np.float32))
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"The map {name!r} is a {type(one).__name__}; give an explanation or an array.") from error
-    if tuple(values.shape) != scan.shape:
-        raise ParameterError(
-            f"The map {name!r} has shape {list(values.shape)} and the scan {list(scan.shape)}; "
-            "a map lies on its scan's own grid."
-        )
-    if not bool(torch.isfinite(values).all()):
-        raise ParameterError(f"The map {name!r} has values that are NaN or infinite.")
-    return values

@@ -6,23 +6,28 @@ A good map needs a small part.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from lucency.classifier import Question
+from lucency.classifier import Classifier
 from lucency.engine import Engine
 from lucency.errors import ParameterError
+from lucency.metrics.judged import Judged, engine_of, question_about, values_of
+from lucency.metrics.result import Better, Result
 from lucency.removal import Blur, Removal
 from lucency.scan import Scan
+from lucency.work import Stage, Streamed
 
 
-@dataclass(frozen=True, eq=False)
-class Subset:
-    """What was found.
+@dataclass(frozen=True, eq=False, repr=False)
+class Subset(Result):
+    """The smallest part that keeps or kills the score.
 
     Attributes:
         game: ``"keep"`` (the rest is removed) or ``"kill"`` (the part is removed).
@@ -32,6 +37,12 @@ class Subset:
         shares, scores: float64 ``[K]``, every share that was tried, rising, and the score there.
     """
 
+    definition: ClassVar[str] = (
+        "The smallest share of the pixels, highest of the map first, that keeps (or kills) a fraction of the score "
+        "(Fong & Vedaldi 2017; Dabkowski & Gal 2017)."
+    )
+    better: ClassVar[Better] = "lower"
+
     game: Literal["keep", "kill"]
     aim: float
     share: float | None
@@ -40,25 +51,27 @@ class Subset:
     scores: NDArray[np.float64]
 
 
+@Streamed
 def smallest_subset(
+    explanation: Judged,
     scan: Scan,
-    question: Question,
-    engine: Engine,
-    heatmap: ArrayLike,
+    engine: Engine | Classifier,
     *,
+    target: str | int | None = None,
+    watch: str | None = None,
     game: Literal["keep", "kill"] = "keep",
     fraction: float = 0.9,
     removal: Removal | None = None,
     points: int = 48,
-) -> Subset:
+) -> Iterator[Stage[Subset]]:
     """The smallest share of pixels, highest of the map first, that keeps or kills ``fraction`` of the score.
 
     The score is measured from its value with everything removed. Shares are tried on a geometric scale (small ones
-    finely) in one batch, then once more between the first that does it and the one before; a score that rises and
-    falls again between two shares goes unseen.
+    finely), then once more between the first that does it and the one before; a score that rises and falls again
+    between two shares goes unseen. Gives a :class:`Subset`.
 
     Args:
-        heatmap: map ``[*spatial]`` on the scan's grid.
+        explanation, scan, engine, target, watch: as for :func:`lucency.metrics.evaluate`.
         fraction: 0.9 keeps (or kills) 90 % of the score.
         removal: what stands where pixels are gone; a blur of 10 pixels when ``None``.
         points: shares tried in each of the two rounds.
@@ -72,23 +85,13 @@ def smallest_subset(
         )
     if game not in ("keep", "kill"):
         raise ParameterError(f"The game is keep or kill, not {game!r}.")
-    worth = torch.as_tensor(np.asarray(heatmap, np.float32))
-    if tuple(worth.shape) != scan.shape:
-        raise ParameterError(f"The map has shape {list(worth.shape)} and the scan {list(scan.shape)}; they must agree.")
-    probe = engine.open(scan, question, removal or Blur(10.0))
+    engine = engine_of(engine, scan)
+    worth = values_of(explanation, scan)
+    probe = engine.open(scan, question_about([explanation], scan, engine, target, watch), removal or Blur(10.0))
     frame = engine.classifier.frame(scan)
     on_grid = frame.to_grid(worth[None])[0].flatten()
     rank = torch.empty_like(on_grid, dtype=torch.long)
     rank[on_grid.argsort(descending=True, stable=True)] = torch.arange(len(on_grid))
-
-    def scores_at(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        found = []
-        for part in np.array_split(counts, max(1, len(counts) // probe.batch_size)):
-            inside = rank[None] < torch.from_numpy(part)[:, None]
-            masks = (inside if game == "keep" else ~inside).float().view(-1, *probe.grid)
-            found.append(probe.scores(masks.to(probe.pixels.device))[:, 0].cpu().double().numpy())
-        return np.concatenate(found)
-
     total = len(on_grid)
     clean, nothing = float(probe.clean[0]), float(probe.scores(torch.zeros(1, *probe.grid))[0, 0])
     aim = nothing + (fraction if game == "keep" else 1 - fraction) * (clean - nothing)
@@ -97,17 +100,30 @@ def smallest_subset(
     def reached(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
         return scores >= aim if rising else scores <= aim
 
+    def found(counts: NDArray[np.int64], scores: NDArray[np.float64]) -> Subset:
+        order = counts.argsort()
+        counts, scores = counts[order], scores[order]
+        hit = reached(scores)
+        count = int(counts[hit.argmax()]) if hit.any() else 0
+        mask = frame.to_scan((rank < count).float().view(probe.grid)) > 0.5
+        return Subset(game, aim, count / total if count else None, mask.numpy(), counts / total, scores)
+
+    tried, scores = np.empty(0, np.int64), np.empty(0)
     counts = np.unique(np.geomspace(1, total, points).round().astype(np.int64))
-    scores = scores_at(counts)
-    if reached(scores).any():
+    for second in (False, True):
+        for n, part in enumerate(parts := np.array_split(counts, max(1, len(counts) // probe.batch_size)), 1):
+            inside = rank[None] < torch.from_numpy(part)[:, None]
+            masks = (inside if game == "keep" else ~inside).float().view(-1, *probe.grid)
+            now = probe.scores(masks.to(probe.pixels.device))[:, 0].cpu().double().numpy()
+            tried, scores = np.append(tried, part), np.append(scores, now)
+            done = (second + n / len(parts)) / 2
+            yield Stage(min(done, 0.99), f"{len(tried)} shares tried", partial(found, tried, scores))
+        if second or not reached(scores).any():
+            break
         first = int(reached(scores).argmax())
         below = counts[first - 1] if first else 0
-        between = np.setdiff1d(np.linspace(below, counts[first], points + 1).round().astype(np.int64)[1:], counts)
-        if len(between):
-            counts, scores = np.append(counts, between), np.append(scores, scores_at(between))
-    order = counts.argsort()
-    counts, scores = counts[order], scores[order]
-    hit = reached(scores)
-    count = int(counts[hit.argmax()]) if hit.any() else 0
-    mask = frame.to_scan((rank < count).float().view(probe.grid)) > 0.5
-    return Subset(game, aim, count / total if count else None, mask.numpy(), counts / total, scores)
+        between = np.linspace(below, counts[first], points + 1).round().astype(np.int64)[1:]
+        counts = np.setdiff1d(between, tried)
+        if not len(counts):
+            break
+    yield Stage(1.0, f"{len(tried)} shares tried", partial(found, tried, scores))

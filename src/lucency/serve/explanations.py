@@ -7,6 +7,7 @@ import base64
 import hashlib
 import re
 from concurrent.futures import Future
+from contextlib import closing
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -23,6 +24,7 @@ from lucency.serve.turns import Task
 from lucency.serve.workshop import Asked, Prepared, Workshop, place_on_film
 from lucency.viewer import pack
 from lucency.viewer import packed as packed_for_viewer
+from lucency.work import Work
 from lucency.writing import whole
 
 router = APIRouter(tags=["explanations"])
@@ -168,10 +170,16 @@ def _evaluated(shop: Workshop, wanted: EvaluateWanted, user: str) -> Future[dict
 
     def work() -> Task[dict[str, Any]]:
         yield
-        result = evaluate(
-            scan, bench.classifier, explanation, curves=wanted.curves, regions=wanted.regions, repeats=wanted.repeats,
-            engine=bench.engine,
-        )  # fmt: skip
+        run = Work(
+            evaluate.steps(
+                explanation, scan, bench.engine, curves=wanted.curves, regions=wanted.regions, repeats=wanted.repeats
+            )
+        )
+        with closing(run):
+            for _ in run:
+                yield
+        assert run.last is not None
+        result = run.last.known()
         about: dict[str, Any] = result.as_dict()
         shop.store.add_answer(name, record["scan"], about)
         return about
