@@ -32,6 +32,8 @@ def run(settings: Settings, classifiers: Sequence[Classifier], *, browser: bool 
         listening = socket.socket(family)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((settings.host, settings.port))
+        # Whoever comes before the application is ready waits instead of being refused.
+        listening.listen(256)
     except OSError as error:
         place, why = f"{settings.host}:{settings.port}", error.strerror or error
         raise OutputError(f"The server cannot listen at {place} ({why}); use --port.") from error
