@@ -22,6 +22,7 @@ pickle. Its limits, which are therefore ours:
   recover the other's running jobs.
 - The names and the order of a function's steps are what its kept results are found by. Register a function whose steps
   have changed under a new name while jobs of the old one may still lie there.
+- A job that was running at a hundred deaths of its process is given up as failed: it may be their cause.
 - A function cannot be interrupted. It looks at :attr:`Run.stop` while it works for long.
 """
 
@@ -278,15 +279,33 @@ class Store:
                 raise JobError(f"There is no job {job}; see the list of jobs.")
             return self._seen(found[0])
 
+    def have(self, job: str) -> bool:
+        """Whether there is a job of this id."""
+        with self._saying():
+            return bool(
+                self._client.list_workflows(
+                    workflow_ids=[job], application_name=self.name, load_input=False, load_output=False
+                )
+            )
+
     def jobs(
-        self, *, queue: str | None = None, state: State | Sequence[State] | None = None, most: int | None = None
+        self,
+        *,
+        queue: str | None = None,
+        function: str | None = None,
+        state: State | Sequence[State] | None = None,
+        most: int | None = None,
     ) -> list[Job]:
         """The jobs, the newest first."""
         wanted = [state] if isinstance(state, str) else state
         words = None if wanted is None else [word for word, means in _STATES.items() if means in wanted]
         with self._saying():
             found = self._client.list_workflows(
-                status=words, application_name=self.name, sort_desc=True, limit=most if queue is None else None
+                status=words,
+                name=function,
+                application_name=self.name,
+                sort_desc=True,
+                limit=most if queue is None else None,
             )
             mine = [one for one in found if queue is None or (one.attributes or {}).get("queue") == queue]
             return [self._seen(one) for one in mine[:most]]
@@ -422,7 +441,7 @@ class Jobs(Store):
         )
         self._held.callback(DBOS.destroy, destroy_registry=True)
         for name, function in self._functions.items():
-            DBOS.workflow(name=name, max_recovery_attempts=None)(self._runner(function))
+            DBOS.workflow(name=name, max_recovery_attempts=100)(self._runner(function))
         for queue, at_once in self._queues.items():
             self._client.register_queue(f"{self.name}.{queue}", worker_concurrency=at_once, polling_interval_sec=_POLL)
         # Without this it would also take up what others have in the same place.

@@ -19,6 +19,7 @@ from lucency.cli import (
     layers,
     methods,
     models,
+    pacs,
     phantom,
     serve,
     surrogate,
@@ -72,3 +73,4 @@ app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.add_typer(archive.app, name="archive")
 app.add_typer(explainer.app, name="explainer")
 app.add_typer(surrogate.app, name="surrogate")
+app.add_typer(pacs.app, name="pacs")

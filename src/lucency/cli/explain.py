@@ -167,7 +167,7 @@ def explain(
         files = []
         if folder is not None:
             command = shown_command(context.obj, anonymous=anonymous)
-            files = _write(folder, explanation, recorder, animation, command)
+            files = write(folder, explanation, recorder, animation, command)
 
     if as_json:
         print_json(record(explanation, files))
@@ -239,13 +239,14 @@ def _recorder(known: OutOfDistribution | None) -> Recorder:
     return Recorder(known=known)
 
 
-def _write(
+def write(
     folder: Path,
     explanation: Explanation,
     recorder: Recorder | None,
     animation: Animation,
     command: str,
 ) -> list[Path]:
+    """Everything that ``--out`` leaves, whole or not at all; no animation without a recorder."""
     from lucency.cli.folder import results
     from lucency.render.files import save_files
 
