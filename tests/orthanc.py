@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -113,7 +114,9 @@ class Orthanc:
         """The keys that Orthanc has for them, by SOP instance UID."""
         return {one["MainDicomTags"]["SOPInstanceUID"]: one["ID"] for one in self.get("instances?expand")}
 
-    def file(self, sop_instance: str) -> pydicom.Dataset:
-        """An instance as it lies there, byte for byte."""
-        data = self.get(f"instances/{self.instances()[sop_instance]}/file")
-        return pydicom.dcmread(pydicom.filebase.DicomBytesIO(data))
+    def files(self) -> dict[str, pydicom.Dataset]:
+        """What lies there, by SOP instance UID."""
+        return {uid: self._file(key) for uid, key in self.instances().items()}
+
+    def _file(self, key: str) -> pydicom.Dataset:
+        return pydicom.dcmread(BytesIO(self.get(f"instances/{key}/file")))

@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("dbos", reason="DBOS is not installed")
 
-from lucency.errors import LucencyError, OutputError, ParameterError
+from lucency.errors import LucencyError, ParameterError
 from lucency.jobs import Job, JobError, Jobs, Json, Retry, Run, StepError, Store
 
 WORKER = """
@@ -158,7 +158,7 @@ def test_a_place_has_one_runner_and_any_number_of_lookers(
 ) -> None:
     first = worker()
     seen(tmp_path / "log", "begin second")
-    with pytest.raises(OutputError, match="Another process runs"):
+    with pytest.raises(JobError, match="Another process runs"):
         opened(tmp_path, lambda run: None)
     with Store(tmp_path / "jobs.db", "tests") as store:
         assert [one.state for one in store.jobs()] == ["running"]
@@ -374,7 +374,7 @@ def test_wrong_use_is_refused_in_one_sentence(tmp_path: Path) -> None:
             Jobs(tmp_path / "other.db", "tests", queues={}, functions={})
         assert "JSON" in ended(jobs, jobs.enqueue("q", "work")).error
         assert "inside of a step" in ended(jobs, jobs.enqueue("q", "loud")).error
-    with pytest.raises(OutputError, match="no jobs yet"):
+    with pytest.raises(JobError, match="no jobs yet"):
         Store(tmp_path / "none.db", "tests")
     (tmp_path / "broken.db").write_bytes(b"no database" * 100)
     with pytest.raises(LucencyError, match="cannot be read or written"):

@@ -76,7 +76,7 @@ _POLL = 0.2
 
 
 class JobError(LucencyError):
-    """There is no such job, or it is not in a state to be retried."""
+    """There is no such job or place, it is not in a state to be retried, or somebody else runs the jobs."""
 
 
 class StepError(LucencyError):
@@ -231,6 +231,7 @@ class Store:
         name: whose jobs: ``pacs``, ``serve``. Lower-case letters, digits, ``-`` and ``_``, three at least.
 
     Raises:
+        JobError: when nothing has ever run there.
         OutputError: when the place cannot be opened.
     """
 
@@ -253,7 +254,7 @@ class Store:
     def _prepare(self) -> None:
         url = make_url(self._url)
         if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-            raise OutputError(f"{url.database} holds no jobs yet; start what runs them first.")
+            raise JobError(f"{url.database} holds no jobs yet; start what runs them first.")
 
     def __enter__(self) -> Self:
         return self
@@ -394,8 +395,8 @@ class Jobs(Store):
         functions: what the jobs call, by the names that :meth:`enqueue` is given.
 
     Raises:
-        OutputError: when the place cannot be opened, or another process runs the jobs of this name.
-        JobError: when jobs are open in this process already.
+        OutputError: when the place cannot be opened.
+        JobError: when jobs are open in this process already, or another process runs those of this name.
     """
 
     _open = threading.Lock()
@@ -458,14 +459,14 @@ class Jobs(Store):
             try:
                 self._held.enter_context(FileLock(f"{file}.{self.name}.lock", timeout=0))
             except Timeout as error:
-                raise OutputError(self._taken) from error
+                raise JobError(self._taken) from error
             return
         engine = create_engine(url.set(drivername="postgresql+psycopg"))
         self._held.callback(engine.dispose)
         connection = self._held.enter_context(engine.connect().execution_options(isolation_level="AUTOCOMMIT"))
         number = uuid.uuid5(uuid.NAMESPACE_OID, f"lucency {self.name}").int % 2**62
         if not connection.execute(text("SELECT pg_try_advisory_lock(:n)"), {"n": number}).scalar():
-            raise OutputError(self._taken)
+            raise JobError(self._taken)
 
     @property
     def _taken(self) -> str:

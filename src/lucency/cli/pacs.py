@@ -373,7 +373,7 @@ def status(
         why = row.why + (f" (tried {row.tries} times, again at {row.again})" if row.again else "")
         if row.left_out:
             why = f"without {', '.join(row.left_out)}"
-        cells = (row.film, f"{row.came:%Y-%m-%d %H:%M:%S}", what, row.state, why)
+        cells = (row.film[:12], f"{row.came:%Y-%m-%d %H:%M:%S}", what, row.state, why)
         table.add_row(*(Text(printable(cell)) for cell in cells))
     out.print(table)
 
@@ -381,7 +381,7 @@ def status(
 @app.command()
 def retry(
     film: Annotated[
-        str | None, typer.Argument(metavar="FILM", help="A film as `status` names it; all if left out.")
+        str | None, typer.Argument(metavar="FILM", help="A film as `status` names it; all that failed if left out.")
     ] = None,
     folder: PlaceOf = HERE,
     jobs: JobsAt = None,
@@ -396,7 +396,7 @@ def retry(
     if as_json:
         print_json({"films": tried})
     else:
-        say(f"Tried again: {', '.join(tried)}." if tried else "Nothing has failed.")
+        say(f"Tried again: {', '.join(one[:12] for one in tried)}." if tried else "Nothing has failed.")
 
 
 def _access(

@@ -61,7 +61,7 @@ def deidentified(source: Path, to: Path, secret: bytes) -> None:
             f"The film cannot be de-identified ({type(error).__name__}: {error}); nothing of it leaves."
         ) from error
     film.PatientIdentityRemoved = "YES"
-    film.DeidentificationMethod = "DICOM PS3.15 basic profile, dicom-anonymizer; pixels as they were"
+    film.DeidentificationMethod = "DICOM PS3.15 basic profile, by dicom-anonymizer; pixels kept"
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator = "113100", "DCM"
     code.CodeMeaning = "Basic Application Confidentiality Profile"

@@ -129,7 +129,8 @@ class Listener:
         """Takes up what lies in the folder, and opens the port.
 
         Raises:
-            OutputError: when the folder cannot be used, or another listener uses it.
+            JobError: when another listener uses the folder.
+            OutputError: when it cannot be used.
             ParameterError: when the port is taken or the certificates are of no use.
         """
         context = self._access.served()

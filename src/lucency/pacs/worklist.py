@@ -76,7 +76,7 @@ class Worklist:
         jobs: the URL of its database, where that is not in the folder.
 
     Raises:
-        OutputError: when there is none.
+        JobError: when there is none.
     """
 
     def __init__(self, folder: str | Path, jobs: str | None = None) -> None:
@@ -103,18 +103,19 @@ class Worklist:
     def retry(self, film: str | None = None) -> list[str]:
         """Tries a failed or cancelled film again, or all of them; those that are.
 
+        Args:
+            film: its key, or as much of its beginning as tells it from the others.
+
         Raises:
-            JobError: when a film is named that has not failed.
+            JobError: when no film that has failed is named so, or several are.
         """
-        tried = []
-        for row in self.rows():
-            if row.state not in ("failed", "cancelled") or film not in (None, row.film):
-                continue
-            explained = self._store.job(row.film)
-            self._store.retry(sending(row.film) if explained.state == "done" else row.film)
-            tried.append(row.film)
-        if film is not None and not tried:
-            raise JobError(f"{film} is none of the films that failed; lucency pacs status lists them.")
+        failed = [row.film for row in self.rows() if row.state in ("failed", "cancelled")]
+        tried = [one for one in failed if one.startswith(film or "")]
+        if film is not None and len(tried) != 1:
+            raise JobError(f"{len(tried)} of the films that failed are named {film}; lucency pacs status lists them.")
+        for one in tried:
+            explained = self._store.job(one).state == "done"
+            self._store.retry(sending(one) if explained else one)
         return tried
 
 
@@ -122,7 +123,7 @@ def worklist(folder: str | Path, *, jobs: str | None = None, most: int | None = 
     """What came of each film that a listener received, the newest first; see :class:`Worklist`.
 
     Raises:
-        OutputError: when no listener has ever used the folder.
+        JobError: when no listener has ever used the folder.
     """
     with Worklist(folder, jobs) as found:
         return found.rows(most=most)
