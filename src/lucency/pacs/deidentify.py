@@ -36,7 +36,7 @@ def secret_of(file: Path) -> bytes:
     """
     if not file.is_file():
         with whole(file) as part:
-            part.touch(mode=0o600)
+            part.chmod(0o600)
             part.write_bytes(secrets.token_bytes(32))
     secret = file.read_bytes()
     if len(secret) != 32:
@@ -76,7 +76,7 @@ def deidentified(source: Path, to: Path, secret: bytes) -> None:
 
 def undated(explanation: Explanation) -> Explanation:
     """The explanation without the moment at which it was made, which is soon after the film's."""
-    return replace(explanation, provenance={**explanation.provenance, "made": ""})
+    return replace(explanation, provenance=replace(explanation.provenance, made=""))
 
 
 def _nested(film: Dataset) -> Any:
