@@ -21,7 +21,8 @@ except ImportError as error:
     ) from error
 
 from lucency.pacs.access import Access
-from lucency.pacs.destination import Delivery, Destination, RefusedError, UnreachableError, destination
+from lucency.pacs.delivery import Delivery, Destination, NotKeptError, RefusedError, UnreachableError
+from lucency.pacs.destination import destination
 from lucency.pacs.listener import Listener
 from lucency.pacs.rules import Rules
 from lucency.pacs.worklist import Row, Worklist, worklist
@@ -31,6 +32,6 @@ logging.getLogger("pynetdicom").addHandler(logging.NullHandler())
 logging.getLogger("pynetdicom").propagate = bool(os.environ.get("LUCENCY_DEBUG"))
 
 __all__ = [
-    "Access", "Delivery", "Destination", "Listener", "RefusedError", "Row", "Rules", "UnreachableError", "Worklist",
-    "destination", "worklist",
+    "Access", "Delivery", "Destination", "Listener", "NotKeptError", "RefusedError", "Row", "Rules", "UnreachableError",
+    "Worklist", "destination", "worklist",
 ]  # fmt: skip

@@ -56,6 +56,7 @@ def deidentified(source: Path, to: Path, secret: bytes) -> None:
     try:
         for one in reversed(list(_nested(film))):
             _profiled(one, rules)
+            _undated(one)
     except (NotImplementedError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ScanError(
             f"The film cannot be de-identified ({type(error).__name__}: {error}); nothing of it leaves."
@@ -92,6 +93,15 @@ def _profiled(one: Dataset, rules: dict[Any, Callable[..., None]]) -> None:
     from dicomanonymizer import anonymize_dataset
 
     anonymize_dataset(one, base_rules_gen=lambda: dict(rules))
+
+
+def _undated(one: Dataset) -> None:
+    """The library writes the year 1 where the profile asks for nothing or for a dummy; validators take no such year."""
+    for element in one:
+        if element.VR in ("DA", "DT") and str(element.value).startswith("0001"):
+            element.value = ""
+        elif element.VR == "TM" and str(element.value) == "000000.00":
+            element.value = ""
 
 
 @cache

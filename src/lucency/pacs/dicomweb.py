@@ -14,7 +14,7 @@ from requests import RequestException, Response
 from requests.exceptions import HTTPError
 
 from lucency.pacs.access import Access
-from lucency.pacs.destination import Delivery, NotKeptError, RefusedError, UnreachableError
+from lucency.pacs.delivery import Delivery, NotKeptError, RefusedError, UnreachableError
 
 SECONDS = (10.0, 120.0)
 _CLOSED = (401, 403, 404, 408, 425, 429, 502, 503, 504, 507)

@@ -13,7 +13,7 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as FindInStudies  # type: ignore[attr-defined]
 
 from lucency.pacs.access import Access
-from lucency.pacs.destination import Delivery, NotKeptError, RefusedError, UnreachableError
+from lucency.pacs.delivery import Delivery, NotKeptError, RefusedError, UnreachableError
 
 SECONDS = 60
 _NO_USE = (0x0122, 0x0112)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from lucency.errors import LucencyError, ScanError
 from lucency.explanation import Explanation
 from lucency.pacs import work
-from lucency.pacs.destination import Delivery, Destination
+from lucency.pacs.delivery import Delivery, Destination
 from lucency.pacs.dicomweb import DicomWeb
 from lucency.pacs.rules import Rules
 from lucency.pacs.work import Question

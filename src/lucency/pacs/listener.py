@@ -34,7 +34,7 @@ from lucency.explanation import Explanation
 from lucency.jobs import Jobs, Json, Retry, Run
 from lucency.pacs import work
 from lucency.pacs.access import Access, is_loopback
-from lucency.pacs.destination import Destination, NotKeptError, RefusedError, UnreachableError
+from lucency.pacs.delivery import Destination, NotKeptError, RefusedError, UnreachableError
 from lucency.pacs.inbox import Inbox, key_of
 from lucency.pacs.rules import Rules
 from lucency.pacs.work import Question
