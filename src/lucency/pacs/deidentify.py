@@ -97,10 +97,9 @@ def _profiled(one: Dataset, rules: dict[Any, Callable[..., None]]) -> None:
 
 def _undated(one: Dataset) -> None:
     """The library writes the year 1 where the profile asks for nothing or for a dummy; validators take no such year."""
+    dummies = {"DA": "00010101", "DT": "00010101010101", "TM": "000000.00"}
     for element in one:
-        if element.VR in ("DA", "DT") and str(element.value).startswith("0001"):
-            element.value = ""
-        elif element.VR == "TM" and str(element.value) == "000000.00":
+        if element.VR in dummies and str(element.value).startswith(dummies[element.VR]):
             element.value = ""
 
 
