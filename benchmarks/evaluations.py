@@ -1,12 +1,12 @@
 """Fewer evaluations for the same answer, on simulated effusions and the shipped model, against the brute-force answer.
 
-    python benchmarks/evaluations.py [--parts occlusion lime shapley gradients masks] [--phantoms 3] [--out FILE]
+    python benchmarks/evaluations.py [--parts occlusion lime kernel_shap gradients masks] [--phantoms 3] [--out FILE]
 
 occlusion   with a tolerance of 0.01 against every patch: evaluations, largest difference, rank correlation
 lime        samples until the five superpixels on top agree between seeds to a Jaccard index of 0.9 (as a mean over
             pairs of seeds), for the ``lime`` package (its own segments, samples and fit) and for Lucency on the same
             segments; and where Lucency's own rule stops, and how well its runs agree there
-shapley     error of the Shapley values of superpixels by evaluations, for Kernel SHAP and permutations of the ``shap``
+kernel_shap error of the Shapley values of superpixels by evaluations, for Kernel SHAP and permutations of the ``shap``
             package and for Lucency, against 200 pairs of opposite permutations
 gradients   gradients of the adaptive rule of integrated gradients for a completeness gap under 1 %, and the gap of
             Captum's rule by its number of steps (50 are its default)
@@ -41,14 +41,14 @@ from lucency.masks.smooth import resized
 from lucency.masks.superpixels import Slic, switched
 from lucency.methods import Method
 from lucency.methods.cam import GradCam
-from lucency.methods.extremal import Extremal
-from lucency.methods.igos import Igos
+from lucency.methods.extremal_perturbation import ExtremalPerturbation
+from lucency.methods.igos_pp import IGOSpp
 from lucency.methods.integrated_gradients import IntegratedGradients
+from lucency.methods.kernel_shap import KernelShap
 from lucency.methods.lime import kernel, weighted_ridge
-from lucency.methods.meaningful import Meaningful
+from lucency.methods.meaningful_perturbation import MeaningfulPerturbation
 from lucency.methods.occlusion import Occlusion
-from lucency.methods.shapley import Shapley
-from lucency.methods.stable import expected_agreement
+from lucency.methods.repeatable import expected_agreement
 from lucency.phantom import simulate
 from lucency.removal import Mean, SegmentMean, of_pieces
 
@@ -142,7 +142,7 @@ def lime(classifier: Classifier, scan: Scan, runs: int = 4, most: int = 1000) ->
     yield row
 
 
-def shapley(classifier: Classifier, scan: Scan, runs: int = 3, pairs: int = 200) -> Iterator[Row]:
+def kernel_shap(classifier: Classifier, scan: Scan, runs: int = 3, pairs: int = 200) -> Iterator[Row]:
     import shap
 
     labels = Slic().labels(classifier.prepare(scan))
@@ -177,7 +177,7 @@ def shapley(classifier: Classifier, scan: Scan, runs: int = 3, pairs: int = 200)
         return np.asarray(explainer(everything, max_evals=samples, silent=True).values).reshape(-1)
 
     def ours(samples: int, seed: int) -> NDArray[np.float64]:
-        *_, last = Shapley(samples=samples).steps(scan, question, engine.seeded(seed))
+        *_, last = KernelShap(samples=samples).steps(scan, question, engine.seeded(seed))
         total = torch.zeros(pieces).double().index_add_(0, labels.flatten(), last.heatmap().flatten().double())
         return (total / labels.flatten().bincount()).numpy()
 
@@ -217,13 +217,17 @@ def gradients(classifier: Classifier, scan: Scan) -> Iterator[Row]:
 
 # The papers' blur takes no fluid away from these phantoms.
 MASKS: dict[str, Method] = {
-    "meaningful, 300": Meaningful(removal=Mean()),
-    "meaningful, 30": Meaningful(removal=Mean(), iterations=30),
-    "meaningful, 30 from nothing removed": Meaningful(removal=Mean(), iterations=30, start="blank"),
-    "meaningful, 30 from Grad-CAM": Meaningful(removal=Mean(), iterations=30, start=GradCam()),
-    "meaningful, 30 from occlusion": Meaningful(removal=Mean(), iterations=30, start=Occlusion(features=False)),
-    "extremal, 30": Extremal(removal=Mean(), iterations=30),
-    "igos, 15": Igos(removal=Mean()),
+    "meaningful_perturbation, 300": MeaningfulPerturbation(removal=Mean()),
+    "meaningful_perturbation, 30": MeaningfulPerturbation(removal=Mean(), iterations=30),
+    "meaningful_perturbation, 30 from nothing removed": MeaningfulPerturbation(
+        removal=Mean(), iterations=30, start="blank"
+    ),
+    "meaningful_perturbation, 30 from Grad-CAM": MeaningfulPerturbation(removal=Mean(), iterations=30, start=GradCam()),
+    "meaningful_perturbation, 30 from occlusion": MeaningfulPerturbation(
+        removal=Mean(), iterations=30, start=Occlusion(features=False)
+    ),
+    "extremal_perturbation, 30": ExtremalPerturbation(removal=Mean(), iterations=30),
+    "igos_pp, 15": IGOSpp(removal=Mean()),
 }
 
 
@@ -242,7 +246,7 @@ def masks(classifier: Classifier, scan: Scan) -> Iterator[Row]:
         yield row
 
 
-PARTS = {"occlusion": occlusion, "gradients": gradients, "masks": masks, "lime": lime, "shapley": shapley}
+PARTS = {"occlusion": occlusion, "gradients": gradients, "masks": masks, "lime": lime, "kernel_shap": kernel_shap}
 
 
 def main() -> None:

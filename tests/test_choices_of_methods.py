@@ -135,7 +135,7 @@ WITH_CLASSES: dict[str, dict[str, Any]] = {
     "occlusion spread": {"patch": 4, "stride": 3, "order": "spread"},
     "lime": {},
     "rise": {},
-    "shapley": {},
+    "kernel_shap": {},
 }
 
 

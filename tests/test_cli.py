@@ -355,7 +355,7 @@ def test_settings() -> None:
         ("occlusion", "removal.sigma=1", "the removal 'constant' has no parameter 'sigma'; it has value"),
         ("lime", "samples=1.5", "a whole number"),
         ("lime", "superpixels=drawn", "slic"),
-        ("igos", "area=big", "a number"),
+        ("igos_pp", "area=big", "a number"),
     ],
 )
 def test_bad_settings_name_what_there_is(method: str, setting: str, says: str) -> None:
@@ -615,3 +615,21 @@ def test_a_measurement_is_not_called_a_probability(scan: str, tmp_path: Path, lu
 class Age(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 60 + 8 * x[:, :, 18:26, 4:12].flatten(1).mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "settings", "method"),
+    [
+        ("shapley", ["stability=0.9"], "kernel_shap"),
+        ("meaningful", ["lambda1=0.1", "lambda2=1", "beta=2", "delta=4", "tau=1"], "meaningful_perturbation"),
+        ("Extremal", ["step=3"], "extremal_perturbation"),
+        ("igos", ["reach=10"], "igos_pp"),
+        ("iGOS++", ["step=10"], "igos_pp"),
+    ],
+)
+def test_words_of_before_are_taken_for_one_more_version(word: str, settings: list[str], method: str) -> None:
+    from lucency.methods import METHODS, method_named
+
+    how = method_named(word, settings)
+    assert how.name == method
+    assert how != METHODS[method]()

@@ -13,7 +13,7 @@ from lucency.classifier import Classifier
 from lucency.engine import Engine
 from lucency.errors import ParameterError, QuestionError
 from lucency.methods.deconvnet import Deconvnet
-from lucency.methods.reach import Reaches
+from lucency.methods.receptive_field import ReceptiveFields
 from lucency.methods.units import Unit, strongest_scans, strongest_units
 from nets import classifier_of
 from styles import STYLES, styled, torchvision_network
@@ -151,29 +151,29 @@ def test_reach_is_where_the_gradient_is_not_zero(axes: int) -> None:
     torch.manual_seed(0)
     net = Positive(axes)
     x = torch.rand(1, 1, *((33, 30) if axes == 2 else (21, 22, 23))).requires_grad_()
-    with Reaches(x) as reaches:
+    with ReceptiveFields(x) as fields:
         out = net(x)
-    reach = reaches.of(out)
-    assert reach is not None
+    field = fields.of(out)
+    assert field is not None
     spatial = out.shape[2:]
     for share in (0.2, 0.3, 0.5, 0.9):
         at = tuple(int(share * (n - 1)) for n in spatial)
         (gradient,) = torch.autograd.grad(out[(0, 0, *at)], x, retain_graph=True)
         support = gradient[0, 0].nonzero()
         box = [(int(a), int(b) + 1) for a, b in zip(support.amin(0), support.amax(0), strict=True)]
-        assert list(reach.box(at, tuple(x.shape[2:]))) == box
+        assert list(field.box(at, tuple(x.shape[2:]))) == box
 
 
 def test_max_pooling_widens_the_reach_and_global_pooling_ends_it() -> None:
     x = torch.rand(1, 1, 12, 12)
-    with Reaches(x) as reaches:
+    with ReceptiveFields(x) as fields:
         pooled = F.max_pool2d(x, 3, stride=2, padding=1)
         resized = F.interpolate(pooled, size=(4, 4))
         gated = pooled * F.adaptive_avg_pool2d(pooled, 1)
-    assert reaches.of(pooled) is not None
-    assert reaches.of(pooled).box((2, 0), (12, 12)) == ((3, 6), (0, 2))  # type: ignore[union-attr]
-    assert reaches.of(resized) is None
-    assert reaches.of(gated) == reaches.of(pooled)
+    assert fields.of(pooled) is not None
+    assert fields.of(pooled).box((2, 0), (12, 12)) == ((3, 6), (0, 2))  # type: ignore[union-attr]
+    assert fields.of(resized) is None
+    assert fields.of(gated) == fields.of(pooled)
 
 
 def test_the_scans_that_fire_a_unit_come_strongest_first_with_their_patches() -> None:

@@ -32,7 +32,7 @@ from lucency.errors import LucencyError, ParameterError
 from lucency.methods.occlusion import Occlusion
 from lucency.records import VerdictRecord
 from lucency.render import save_animation
-from lucency.render.film import Film
+from lucency.render.panels import Panels
 from lucency.render.recorder import Recorder
 from lucency.viewer.palette import Scale, composite
 from lucency.writing import results
@@ -473,7 +473,7 @@ def test_the_recorded_steps_are_a_film(moving: tuple[Path, Explanation, Path]) -
     recorder = Recorder()
     for step in explanation.steps:
         recorder(step)
-    drawn = Film(explanation, recorder)
+    drawn = Panels(explanation, recorder)
     images = [np.asarray(image) for image in drawn.images()]
     assert found.NumberOfFrames == len(images) == len(found.FrameTimeVector)
     shown = found.pixel_array

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lucency import Scan, explain
 from lucency.classifier import Classifier, Question
-from lucency.engine import Engine, engine, pieces, scorer
+from lucency.engine import Engine, chunks, engine, scorer
 from lucency.engine.footprint import Footprint
 from lucency.engine.incremental import Plan
 from lucency.errors import ModelError, ParameterError
@@ -58,7 +58,7 @@ def test_memory_that_runs_out_halves_the_batch_and_is_told_once() -> None:
     with pytest.warns(UserWarning, match="batches of 4") as told:
         scores = probe.scores(masks)
     assert len(told) == 1
-    assert engine.pieces["scores"].size == 4
+    assert engine.chunks["scores"].size == 4
     expected = Engine(classifier_of(net, 3), windows=False).open(scan(24, 24), WATCHED, Constant(0.0)).scores(masks)
     assert torch.allclose(scores, expected, atol=1e-6)
 
@@ -67,13 +67,13 @@ def test_memory_that_runs_out_halves_the_batch_and_is_told_once() -> None:
 def test_batches_grow_for_as_long_as_that_is_quicker(knee: int, settles: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose time for each scan halves with each doubling of the batch, up to a knee."""
     clock = [0.0]
-    monkeypatch.setattr(pieces.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(chunks.time, "perf_counter", lambda: clock[0])
 
     def work(part: Tensor) -> Tensor:
         clock[0] += len(part) * (1 / min(len(part), knee) + 0.05 * (len(part) > knee))
         return part
 
-    found = pieces.Pieces(4, 16, torch.device("cpu"))
+    found = chunks.Chunks(4, 16, torch.device("cpu"))
     items = torch.arange(200)
     assert torch.equal(torch.cat(found.through(items, work)), items)
     assert found.size == settles
@@ -231,7 +231,7 @@ def test_a_tolerance_is_kept_and_reported(monkeypatch: pytest.MonkeyPatch) -> No
     exact = Engine(classifier_of(net, 3)).open(scan(48, 48), WATCHED, Constant(0.0)).scores(masks, patches.boxes)
     probe = Engine(classifier_of(net, 3), tolerance=0.05).open(scan(48, 48), WATCHED, Constant(0.0))
     near = probe.scores(masks, patches.boxes)
-    assert 0 < probe.facts["reach"] < 1
+    assert 0 < probe.facts["receptive field"] < 1
     assert probe.facts["estimated error"] <= 0.05
     worst = float((near - exact).abs().max())
     assert 1e-7 < worst < 3 * probe.facts["estimated error"] + 1e-6
@@ -253,7 +253,7 @@ def test_a_score_that_is_full_hides_no_error(monkeypatch: pytest.MonkeyPatch) ->
     )
     scores = probe.scores(patches.masks(torch.arange(len(patches))), patches.boxes)
     assert bool((scores == 1).all())
-    assert probe.facts["reach"] >= 0.4
+    assert probe.facts["receptive field"] >= 0.4
 
 
 def test_patches_that_change_nothing_do_not_tell_how_far_changes_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_patches_that_change_nothing_do_not_tell_how_far_changes_reach(monkeypat
     probe.scores(patches.masks(black), patches.boxes[black])
     assert list(probe.facts) == ["engine"]
     probe.scores(patches.masks(bright), patches.boxes[bright])
-    assert 0.4 <= probe.facts["reach"] <= 1
+    assert 0.4 <= probe.facts["receptive field"] <= 1
 
 
 @pytest.mark.parametrize(
@@ -370,9 +370,9 @@ def test_no_batch_goes_beyond_the_memory_it_may_take(windows: bool, monkeypatch:
     free = Engine(classifier, device="cpu", windows=False)
     expected = explain(scan(32, 32), classifier, method=Occlusion(patch=8, features=False), engine=free)
     assert np.allclose(found.heatmap, expected.heatmap, atol=1e-5)
-    assert limited.pieces["windows"].size == 3
+    assert limited.chunks["windows"].size == 3
     assert max(seen) == 3
-    assert limited.pieces["gradients"].most <= 3
+    assert limited.chunks["gradients"].most <= 3
 
 
 def test_scans_of_another_size_are_measured_anew() -> None:
@@ -381,5 +381,5 @@ def test_scans_of_another_size_are_measured_anew() -> None:
     for size in (32, 64):
         question = Question.ask(engine.classifier, scan(size, size), 0, "logit")
         engine.open(scan(size, size), question)
-        fits.append(engine.pieces["windows"].most)
+        fits.append(engine.chunks["windows"].most)
     assert fits[0] == pytest.approx(4 * fits[1], rel=0.2)

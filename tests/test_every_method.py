@@ -38,20 +38,20 @@ from lucency.testing.methods import (
 CHEAP: dict[str, dict[str, Any]] = {
     "blur_integrated_gradients": {"alphas": 9},
     "expected_gradients": {"samples": 6},
-    "extremal": {"iterations": 3, "areas": (0.2, 0.4), "sigma": 3.0},
-    "igos": {"iterations": 2, "path": 3, "cell": 3},
+    "extremal_perturbation": {"iterations": 3, "areas": (0.2, 0.4), "sigma": 3.0},
+    "igos_pp": {"iterations": 2, "path": 3, "cell": 3},
     "integrated_gradients": {"alphas": 9},
     "lime": {"samples": 24, "superpixels": Cells(3)},
-    "meaningful": {"iterations": 4, "delta": 3, "sigma": 2.0, "tau": 1},
+    "meaningful_perturbation": {"iterations": 4, "cell": 3, "sigma": 2.0, "jitter": 1},
     "occlusion": {"patch": 4, "stride": 3},
     "rise": {"samples": 24, "cells": 3},
-    "shapley": {"samples": 24, "superpixels": Cells(3)},
+    "kernel_shap": {"samples": 24, "superpixels": Cells(3)},
     "smoothgrad": {"samples": 6},
 }
 """Parameters that make a method quick; one that is not listed runs with its own defaults."""
 
 # A mask that a few iterations have hardly moved on so small a grid may still be flat.
-MAY_BE_FLAT = ("igos", "meaningful")
+MAY_BE_FLAT = ("igos_pp", "meaningful_perturbation")
 
 
 def cheap(name: str, kind: str = "softmax", axes: int = 2) -> Method:

@@ -25,7 +25,7 @@ from lucency.explainers.taps import find_taps
 from lucency.explainers.teachers import Looks, Said
 from lucency.explainers.training import part_of
 from lucency.masks import Cells, Patches
-from lucency.methods import Instant, Occlusion, Rise, Shapley
+from lucency.methods import Instant, KernelShap, Occlusion, Rise
 from lucency.methods.instant import teacher_for
 from lucency.scan import Scan
 from lucency.testing.methods import classifier_of, scan_of
@@ -338,7 +338,7 @@ def test_shapley_and_rise_teach_the_maps_of_the_methods() -> None:
     shapley = ShapleyTeacher(3)
     probe = engine.open(scan, question, shapley.removal_for(classifier().prepare(scan)))
     value = least(shapley, probe, torch.zeros(1, 3, 3))
-    slow = attribute(scan, engine, Shapley(superpixels=Cells(3), samples=510), target=1)
+    slow = attribute(scan, engine, KernelShap(superpixels=Cells(3), samples=510), target=1)
     assert slow.facts["exact"]
     painted = shapley.painted(value, SIZE)[0].numpy()
     assert np.abs(painted - slow.heatmap).max() < 0.05 * np.abs(slow.heatmap).max()
@@ -384,7 +384,7 @@ def test_conformal_bounds_hold_as_often_as_they_say() -> None:
 
 def test_the_teacher_of_a_method_has_its_parameters() -> None:
     assert teacher_for(Occlusion(patch=8), (24, 24), True) == OcclusionTeacher((8, 8), (4, 4))
-    assert teacher_for(Shapley(superpixels=Cells(5)), (24, 24), True) == ShapleyTeacher(5)
+    assert teacher_for(KernelShap(superpixels=Cells(5)), (24, 24), True) == ShapleyTeacher(5)
     assert teacher_for(Rise(cells=6, p=0.4), (24, 24), True) == RiseTeacher(6, 0.4)
     for method in (Occlusion(patch="15mm"), Occlusion(box=(0, 9, 0, 9)), Instant()):
         with pytest.raises(ParameterError, match="learn"):

@@ -17,9 +17,9 @@ from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.designs import balanced_switches
 from lucency.masks.superpixels import Cells, Drawn, Quickshift, Slic, Superpixels, painted
+from lucency.methods.kernel_shap import KernelShap
 from lucency.methods.lime import Lime, kernel, weighted_ridge
-from lucency.methods.shapley import Shapley
-from lucency.methods.stable import expected_agreement
+from lucency.methods.repeatable import expected_agreement
 from lucency.removal import Constant, Removal, SegmentMean
 from nets import Window, classifier_of
 
@@ -130,19 +130,19 @@ def test_balanced_switches_are_coin_flips_one_by_one_and_balanced_together() -> 
     assert counts.min() > 25
 
 
-@pytest.mark.parametrize("how", [Lime, Shapley])
-def test_sampling_stops_when_the_pieces_on_top_are_stable(how: type[Lime] | type[Shapley]) -> None:
+@pytest.mark.parametrize("how", [Lime, KernelShap])
+def test_sampling_stops_when_the_pieces_on_top_are_stable(how: type[Lime] | type[KernelShap]) -> None:
     torch.manual_seed(0)
     classifier, scan = classifier_of(small_net(), 3), Scan(smooth(40, 40, channels=3))
     given = {"superpixels": Cells(4), "removal": Constant(0.0), "samples": 2000}
     full = explain(scan, classifier, target=2, watch="logit", method=how(**given))
-    few = explain(scan, classifier, target=2, watch="logit", method=how(**given, stability=0.9, top=3))
+    few = explain(scan, classifier, target=2, watch="logit", method=how(**given, repeatability=0.9, top=3))
     assert few.complete
     assert few.provenance.cost.evaluations < 0.5 * full.provenance.cost.evaluations
     best = [{tuple(v) for v in np.argsort(-e.heatmap[::10, ::10].ravel())[:3, None]} for e in (few, full)]
     assert len(best[0] & best[1]) >= 2
-    with pytest.raises(ParameterError, match="stability"):
-        how(stability=1.5)
+    with pytest.raises(ParameterError, match="repeatability"):
+        how(repeatability=1.5)
 
 
 def test_agreement_is_what_two_runs_show() -> None:

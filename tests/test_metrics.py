@@ -17,8 +17,8 @@ from lucency import Scan, evaluate, explain
 from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.superpixels import Cells
+from lucency.methods.kernel_shap import KernelShap
 from lucency.methods.occlusion import Occlusion
-from lucency.methods.shapley import Shapley
 from lucency.metrics import best_threshold, completeness_gap, iou, localise, mass_on, top_on
 from lucency.metrics.perturbation import ranks, sums
 from lucency.metrics.procedures import Deletion, MoRF, tiles
@@ -180,9 +180,9 @@ def test_a_procedure_with_its_own_parameters_is_the_named_one_with_them() -> Non
 def test_several_maps_share_the_question_and_the_random_curve() -> None:
     scan, classifier = Scan(torch.rand(1, 20, 14)), classifier_of(net(), 3)
     one = explain(scan, classifier, target=2, watch="logit", method=Occlusion(patch=4))
-    two = explain(scan, classifier, target=2, watch="logit", method=Shapley(superpixels=Cells(2)))
+    two = explain(scan, classifier, target=2, watch="logit", method=KernelShap(superpixels=Cells(2)))
     both = evaluate(
-        {"occlusion": one, "shapley": two},
+        {"occlusion": one, "kernel_shap": two},
         scan,
         classifier,
         region=5,
@@ -190,12 +190,12 @@ def test_several_maps_share_the_question_and_the_random_curve() -> None:
         repeats=2,
     )
     assert (both.question.target, both.question.name, both.question.watch) == (2, "c2", "logit")
-    assert both.maps == ("occlusion", "shapley")
+    assert both.maps == ("occlusion", "kernel_shap")
     assert [c.kind for c in both.curves].count("random") == 1
     rows = both.table()
-    assert [r["map"] for r in rows] == ["occlusion", "shapley", "random"]
+    assert [r["map"] for r in rows] == ["occlusion", "kernel_shap", "random"]
     assert rows[0]["deletion"].value == both.curve("occlusion", "deletion").auc.value
-    assert both.curve("shapley", "random").map == "random"
+    assert both.curve("kernel_shap", "random").map == "random"
     other = explain(scan, classifier, target=1, watch="logit", method=Occlusion(patch=4))
     with pytest.raises(ParameterError, match="different classes"):
         evaluate({"a": one, "b": other}, scan, classifier)

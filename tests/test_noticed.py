@@ -12,8 +12,8 @@ from lucency.engine import Engine
 from lucency.error_bars import with_error_bars
 from lucency.masks import Patches
 from lucency.methods import Occlusion, Rise, Step
+from lucency.methods.kernel_shap import constrained_fit, random_pairs
 from lucency.methods.occlusion import CHECKS, _rounds
-from lucency.methods.shapley import constrained_fit, random_pairs
 from lucency.scan import Scan
 from nets import Window, classifier_of
 

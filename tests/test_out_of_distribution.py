@@ -142,7 +142,7 @@ def test_the_shipped_models_know_clean_scans(name: str) -> None:
 
 def test_a_frame_says_that_its_scan_is_odd() -> None:
     from lucency.render import Recorder
-    from lucency.render.film import Film
+    from lucency.render.panels import Panels
 
     classifier = classifier_of(Means())
     known = OutOfDistribution.fit(classifier, scans(500))
@@ -153,7 +153,7 @@ def test_a_frame_says_that_its_scan_is_odd() -> None:
             scans(1, seed=9)[0], classifier, target=0, on_step=recorder, method=Occlusion(patch=4, removal=removal)
         )
         assert {frame.perturbed.settle().odd for frame in recorder.frames} == {name == "black"}
-        shown[name] = np.asarray(list(Film(one, recorder).images())[-1])
+        shown[name] = np.asarray(list(Panels(one, recorder).images())[-1])
     # The caption is the only white in the middle panel of such a small and grey scan.
     white = {name: int((image[72:368, 330:630] > 230).all(2).sum()) for name, image in shown.items()}
     assert white["black"] > 50

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lucency import Scan, explain, load_classifier
 from lucency.errors import ParameterError
-from lucency.methods.meaningful import Meaningful
+from lucency.methods.meaningful_perturbation import MeaningfulPerturbation
 from lucency.phantom import Phantom, simulate
 from lucency.removal import Blur, DatasetMean, Healthy, NoisyLinear, Removal, remove
 from lucency.removal.network import Expected
@@ -106,7 +106,7 @@ def test_refuses_what_is_no_film(shape: tuple[int, ...]) -> None:
 
 def test_a_learned_mask_can_use_it_after_scores_were_read() -> None:
     classifier = load_classifier("lucency:phantom")
-    how = Meaningful(removal=Healthy(), iterations=2, tau=1)
+    how = MeaningfulPerturbation(removal=Healthy(), iterations=2, jitter=1)
     found = explain(Scan(wet()), classifier, target="effusion", method=how)
     assert float(abs(found.heatmap).max()) > 0
 

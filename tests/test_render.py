@@ -43,9 +43,9 @@ from lucency.render import (
 )
 from lucency.render.agreement import agreement
 from lucency.render.comparison import LIGHT_LINES, LINES
-from lucency.render.film import Film
 from lucency.render.lettering import font, lines
 from lucency.render.overlay import nice_length
+from lucency.render.panels import Panels
 from lucency.render.player import Player
 from lucency.render.recorder import FRAMES, SHARE, Trace
 from lucency.viewer import palette
@@ -157,7 +157,7 @@ def test_an_occlusion_shows_the_patch_that_reacts_and_the_curve() -> None:
     lowest = min(recorder.frames, key=lambda f: f.score)
     assert lowest.score == min(score for _, score in recorder.scores)
     assert len(recorder.scores) == explanation.facts["patches"]
-    film = Film(explanation, recorder)
+    film = Panels(explanation, recorder)
     assert film.chart is not None
     top, left, bottom, right = film.stage.changed(film.clean, lowest.perturbed.settle().grey)  # type: ignore[misc]
     scale = film.stage.size[0] / 64
@@ -395,7 +395,7 @@ def test_a_page_steps_through_the_frames_of_an_animation(suffix: str, tmp_path: 
     explanation, recorder = explained((64, 64))
     path = save_animation(explanation, recorder, tmp_path / f"a{suffix}")
     film = Player.of(path, "How")
-    drawn = list(Film(explanation, recorder).images())
+    drawn = list(Panels(explanation, recorder).images())
     shown = laid(film)
     assert len(shown) == len(drawn)
     for there, meant in zip(shown, drawn, strict=True):
@@ -500,7 +500,7 @@ def test_a_grainy_map_stands_beside_its_strength(shape: tuple[int, ...], tmp_pat
     assert len(explanation.overlay(which="strength").axes) == len(figure.axes) // 2
     assert strength(explanation.heatmap).min() >= 0
     assert strength(np.tile(np.float32([[1, -1], [-1, 1]]), (20, 20))) == pytest.approx(np.ones((40, 40)))
-    film = Film(explanation, recorder)
+    film = Panels(explanation, recorder)
     assert film.grainy
     assert len(list(film.images())) > 2
     page = save_report(explanation, tmp_path / "r.html").read_text()
@@ -542,18 +542,18 @@ def test_what_methods_agree_on() -> None:
 
 def test_panels_follow_the_method() -> None:
     plain, seen = explained()
-    assert Film(plain, seen).panels == ["Scan", "Scan at this step", "Map so far"]
+    assert Panels(plain, seen).panels == ["Scan", "Scan at this step", "Map so far"]
     weighed, seen = explained(method=Lime(samples=60))
-    assert Film(weighed, seen).panels == ["Map so far", "Scan at this step", "Score"]
+    assert Panels(weighed, seen).panels == ["Map so far", "Scan at this step", "Score"]
     summed, seen = explained(method=IntegratedGradients(rule="trapezoid", alphas=8))
-    film = Film(summed, seen)
+    film = Panels(summed, seen)
     assert film.panels == ["Scan", "Scan at this step", "Reaction at this step", "Map so far"]
     assert len(list(film.images())) == len(seen.frames) + 1 <= FRAMES + 1
 
 
 def test_the_patch_is_outlined_where_it_lies() -> None:
     explanation, recorder = explained((40, 40))
-    film = Film(explanation, recorder)
+    film = Panels(explanation, recorder)
     first = recorder.frames[5].perturbed.settle().grey
     top, left, bottom, right = film.stage.changed(film.clean, first)  # type: ignore[misc]
     scale = film.stage.size[0] / 40
@@ -574,7 +574,7 @@ def test_patches_outside_the_scan_and_smaller_than_a_pixel(fit: Fit, shape: tupl
     recorder = Recorder()
     how = Occlusion(patch=8, stride=8, removal=Mean())
     explanation = explain(Scan(torch.rand(1, *shape)), classifier, target=0, method=how, on_step=recorder)
-    film = Film(explanation, recorder)
+    film = Panels(explanation, recorder)
     assert len(list(film.images())) == len(recorder.frames) + 1
     one = np.zeros_like(film.clean)
     for row, column in [(0, 0), (40, 40), (79, 79)]:

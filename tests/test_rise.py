@@ -119,10 +119,10 @@ def test_sampling_stops_when_the_cells_on_top_are_known() -> None:
         how = Rise(samples=2000, cells=6, top=1, **rule)
         return list(how.steps(scan, question, Engine(classifier)))[-1].facts["masks"]
 
-    assert 64 <= masks(stability=0.9) < masks(stability=0.999) < 2000
+    assert 64 <= masks(repeatability=0.9) < masks(repeatability=0.999) < 2000
     assert masks() == 2000
-    with pytest.raises(ParameterError, match="stability"):
-        Rise(stability=1.5)
+    with pytest.raises(ParameterError, match="repeatability"):
+        Rise(repeatability=1.5)
 
 
 @pytest.mark.parametrize(

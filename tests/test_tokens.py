@@ -13,7 +13,7 @@ from lucency import Scan, explain
 from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError
-from lucency.methods.extremal import Extremal
+from lucency.methods.extremal_perturbation import ExtremalPerturbation
 from lucency.methods.lime import Lime
 from lucency.methods.occlusion import Occlusion
 from lucency.methods.rise import Rise
@@ -118,7 +118,7 @@ def test_occlusion_and_lime_by_tokens(mean: bool) -> None:
 def test_soft_masks_and_gradients_are_refused() -> None:
     torch.manual_seed(0)
     scan, classifier = Scan(torch.rand(1, SIDE, SIDE)), classifier_of(ViT(), 3)
-    methods: list[Any] = [Rise(samples=8, removal=Tokens()), Extremal(removal=Tokens())]
+    methods: list[Any] = [Rise(samples=8, removal=Tokens()), ExtremalPerturbation(removal=Tokens())]
     for method in methods:
         with pytest.raises(ParameterError, match="left out or shown"):
             explain(scan, classifier, target=1, method=method)

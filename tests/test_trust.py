@@ -56,7 +56,7 @@ def test_thresholds_are_chosen_on_one_half_and_told_on_the_other() -> None:
 def test_the_recommendation_does_not_see_the_half_it_is_told_on() -> None:
     rows = [row(i, "lime", "blur", [0.6, 0.6] if i % 2 == 0 else [0.1, 0.1]) for i in range(12)]
     rows += [row(i, "rise", "blur", [0.5, 0.5]) for i in range(12)]
-    rows += [row(i, "shapley", "constant", [0.9, 0.9]) for i in range(12)]
+    rows += [row(i, "kernel_shap", "constant", [0.9, 0.9]) for i in range(12)]
     rows += [artefacts(i, "blur", 0.0) for i in range(12)] + [artefacts(i, "constant", 0.3) for i in range(12)]
     found = recommend(rows)
     assert found is not None
@@ -71,7 +71,7 @@ def test_the_recommendation_does_not_see_the_half_it_is_told_on() -> None:
     # Where every removal makes artefacts, the numbers alone decide.
     always = recommend([r if r.what == "map" else artefacts(int(r.case), r.removal, 0.5) for r in rows])
     assert always is not None
-    assert always.method == "shapley"
+    assert always.method == "kernel_shap"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ from lucency.writing import results
 from trust.page import markdown, tables
 from trust.rows import all_tasks, appending, contestants, kept_rows, made_rows, only
 
-METHODS = "occlusion,occlusion:patch=32,lime,shapley,rise:samples=1000,integrated_gradients,gradcam,layercam,smoothgrad"
+METHODS = (
+    "occlusion,occlusion:patch=32,lime,kernel_shap,rise:samples=1000,integrated_gradients,gradcam,layercam,smoothgrad"
+)
 REMOVALS = "constant,mean,blur"
 
 

@@ -30,12 +30,12 @@ from lucency.attribution import attribute
 from lucency.engine import Engine
 from lucency.methods import METHODS, Method
 from lucency.methods.expected_gradients import ExpectedGradients
-from lucency.methods.extremal import Extremal
-from lucency.methods.igos import Igos
+from lucency.methods.extremal_perturbation import ExtremalPerturbation
+from lucency.methods.igos_pp import IGOSpp
+from lucency.methods.kernel_shap import KernelShap
 from lucency.methods.lime import Lime
-from lucency.methods.meaningful import Meaningful
+from lucency.methods.meaningful_perturbation import MeaningfulPerturbation
 from lucency.methods.rise import Rise
-from lucency.methods.shapley import Shapley
 from lucency.methods.smoothgrad import SmoothGrad
 from lucency.metrics import iou, localise
 from lucency.metrics.localisation import THRESHOLDS
@@ -61,19 +61,19 @@ def contestants() -> dict[str, Method | None]:
     quicker: dict[str, Method] = {
         "rise": Rise(samples=500),
         "lime": Lime(samples=400),
-        "shapley": Shapley(samples=400),
+        "kernel_shap": KernelShap(samples=400),
         "smoothgrad": SmoothGrad(samples=25),
         "expected_gradients": ExpectedGradients(samples=50),
-        "meaningful": Meaningful(iterations=100),
-        "extremal": Extremal(areas=(0.1,), iterations=100),
-        "igos": Igos(iterations=10, path=6),
+        "meaningful_perturbation": MeaningfulPerturbation(iterations=100),
+        "extremal_perturbation": ExtremalPerturbation(areas=(0.1,), iterations=100),
+        "igos_pp": IGOSpp(iterations=10, path=6),
     }
     # The papers' blur leaves these phantoms as sick as they were. The removals and the game were chosen on three of the
     # tuning phantoms, after a first look at two of those that are reported on.
     emptying: dict[str, Method] = {
-        "meaningful:removal=mean": Meaningful(iterations=100, removal=Mean()),
-        "extremal:removal=mean": Extremal(areas=(0.1,), iterations=100, removal=Mean()),
-        "igos:removal=constant": Igos(iterations=10, path=6, removal=Constant()),
+        "meaningful_perturbation:removal=mean": MeaningfulPerturbation(iterations=100, removal=Mean()),
+        "extremal_perturbation:removal=mean": ExtremalPerturbation(areas=(0.1,), iterations=100, removal=Mean()),
+        "igos_pp:removal=constant": IGOSpp(iterations=10, path=6, removal=Constant()),
     }
     return {**{name: cls() for name, cls in METHODS.items()}, **quicker, **emptying, NOTHING: None}
 

@@ -29,10 +29,10 @@ from lucency.masks.superpixels import Cells, Drawn, painted
 from lucency.methods.base import Method
 from lucency.methods.deconvnet import Deconvnet
 from lucency.methods.integrated_gradients import IntegratedGradients
+from lucency.methods.kernel_shap import KernelShap
 from lucency.methods.lime import Lime
 from lucency.methods.occlusion import Occlusion
 from lucency.methods.rise import Rise
-from lucency.methods.shapley import Shapley
 from lucency.removal import Constant
 
 with warnings.catch_warnings():
@@ -53,7 +53,7 @@ TAIL = """
 Methods for which no maintained implementation could be installed beside PyTorch are compared in the tests with their
 papers' equations written out again, or with cases whose answer is known in closed form: Grad-CAM++, Layer-CAM, CAM,
 blur integrated gradients, expected gradients and SmoothGrad (`tests/test_cam.py`, `tests/test_gradients.py`),
-meaningful and extremal perturbation and iGOS++ (`tests/test_meaningful.py`), the projection of single units
+meaningful and extremal perturbation and iGOS++ (`tests/test_learned_masks.py`), the projection of single units
 (`tests/test_deconvnet.py`), deletion and insertion by pixels (`tests/test_metrics.py`, against Quantus too).
 """
 TARGET = 0
@@ -115,7 +115,7 @@ def rows() -> Iterator[Row]:
 
     bands = Cells(3).labels(scan.pixels) // 3
     exact = attr.ShapleyValues(network).attribute(x, 0.0, TARGET, feature_mask=bands[None, None])
-    how = Shapley(superpixels=Drawn(bands), samples=1000, removal=Constant(0.0))
+    how = KernelShap(superpixels=Drawn(bands), samples=1000, removal=Constant(0.0))
     yield "Kernel SHAP", "3 bands, all coalitions", f"{captum()}, every order", apart(ours(how), exact[0, 0])
 
     yield lime(scan, network, ours(Lime(Cells(6), samples=300, removal=Constant(0.0)), "probability", 5))

@@ -14,7 +14,7 @@ from PIL import Image
 
 import lucency
 from lucency.engine import Engine
-from lucency.methods.meaningful import Meaningful
+from lucency.methods.meaningful_perturbation import MeaningfulPerturbation
 from lucency.methods.units import strongest_units
 from lucency.phantom import simulate
 from lucency.removal import Mean
@@ -24,8 +24,8 @@ from lucency.render.contact import layer_sheet, save_sheet
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGES = ROOT / "docs" / "images"
 PICTURES = (
-    "phantoms", "phantom-fluid", "layers", "occlusion", "lime", "shapley", "rise",
-    "integrated_gradients", "gradient", "gradcam", "meaningful",
+    "phantoms", "phantom-fluid", "layers", "occlusion", "lime", "kernel_shap", "rise",
+    "integrated_gradients", "gradient", "gradcam", "meaningful_perturbation",
 )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def main(names: list[str]) -> None:
             continue
         recorder = Recorder()
         # The blur of the paper leaves the fluid of this phantom as visible as it was.
-        how = Meaningful(removal=Mean()) if name == "meaningful" else name
+        how = MeaningfulPerturbation(removal=Mean()) if name == "meaningful_perturbation" else name
         explanation = lucency.explain(scan, classifier, target="effusion", method=how, on_step=recorder)
         save_animation(explanation, recorder, IMAGES / f"{name}.webp")
         print(f"{name}: {explanation.provenance.cost.seconds:.1f} s, maximum at {explanation.peak}", flush=True)

@@ -179,11 +179,14 @@ class Explanation:
 
 def _of_today(provenance: Provenance) -> Provenance:
     """Of a file by Lucency 0.1.0, with what a method says of its maps, as far as the method is known."""
-    cls, record = METHODS.get(provenance.method.name), provenance.method
+    record = provenance.method
+    cls = {word: cls for cls in METHODS.values() for word in (cls.name, *cls.formerly)}.get(record.name)
     if provenance.format == FORMAT or cls is None:
         return dataclasses.replace(provenance, format=FORMAT)
     said = method_record(cls, record.parameters)
-    method = dataclasses.replace(record, panel=said.panel, axes=said.axes, locates=said.locates, grainy=said.grainy)
+    method = dataclasses.replace(
+        record, name=cls.name, panel=said.panel, axes=said.axes, locates=said.locates, grainy=said.grainy
+    )
     return dataclasses.replace(provenance, method=method, format=FORMAT)
 
 

@@ -35,7 +35,8 @@ def lookup(name: str, table: Mapping[str, type[T]], what: str) -> type[T]:
     """
     wanted = squeezed(str(name))
     for key, cls in table.items():
-        if wanted in {squeezed(word) for word in (key, str(getattr(cls, "title", "")), cls.__name__) if word}:
+        words = (key, str(getattr(cls, "title", "")), cls.__name__, *getattr(cls, "formerly", ()))
+        if wanted in {squeezed(word) for word in words if word}:
             return cls
     near = difflib.get_close_matches(str(name).lower(), table, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""
@@ -91,7 +92,7 @@ def _is(value: object, hint: Any) -> bool:
         if each[-1] is Ellipsis:
             return isinstance(value, tuple) and all(_is(one, each[0]) for one in value)
         return isinstance(value, tuple) and len(value) == len(each) and all(map(_is, value, each))
-    return isinstance(value, hint)
+    return isinstance(value, typing.get_origin(hint) or hint)
 
 
 def _wanted(hint: Any) -> str:
@@ -163,6 +164,7 @@ def pairs(settings: Iterable[str]) -> list[tuple[str, str]]:
 def _replaced(thing: Any, keys: Sequence[str], value: Any, whose: str) -> Any:
     fields = [f.name for f in dataclasses.fields(thing)] if dataclasses.is_dataclass(thing) else []
     key, *rest = keys
+    key = getattr(thing, "former_parameters", {}).get(key, key)
     if key not in fields:
         near = difflib.get_close_matches(key, fields, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""

@@ -81,7 +81,7 @@ def features(engine: Engine, x: Tensor) -> Tensor:
             raise QuestionError(f"{engine.classifier.name} has no last linear layer whose features could be read.")
         return kept[0].detach().flatten(2).mean(2).float() if kept[0].ndim > 2 else kept[0].detach().float()
 
-    return torch.cat(engine.pieces["scores"].through(x.to(engine.device), work))
+    return torch.cat(engine.chunks["scores"].through(x.to(engine.device), work))
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lucency.render import Compared
     from lucency.scan import Scan
 
-USUAL = "occlusion,lime,shapley,rise,integrated_gradients,meaningful,gradcam"
+USUAL = "occlusion,lime,kernel_shap,rise,integrated_gradients,meaningful_perturbation,gradcam"
 
 EXAMPLES = """[bold]Examples:[/bold]
 

@@ -19,7 +19,7 @@ EXAMPLES = """[bold]Examples:[/bold]
 
   lucency explainer train --scans films/ --target effusion --out effusion.safetensors
 
-  lucency explainer train --model net.pt2 --trust-model --target 1 --method shapley --scans films/ --out e.safetensors
+  lucency explainer train --model net.pt2 --trust-model --target 1 --method rise --scans films/ --out e.safetensors
 
   lucency explain chest.png --model net.pt2 --trust-model --method instant --set explainer=e.safetensors
 """
@@ -40,7 +40,7 @@ def train(
     model: Model = DEFAULT_MODEL,
     trust_model: TrustModel = False,
     method: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose map it learns: occlusion, shapley or rise.")
+        str, typer.Option(metavar="NAME", help="Whose map it learns: occlusion, kernel_shap or rise.")
     ] = "occlusion",
     removal: Annotated[
         str, typer.Option(metavar="R", help="What stands where something is removed; as `lucency explain` has it.")

@@ -20,8 +20,8 @@ from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.reading.common import decoding
 from lucency.render.animation import RATE
-from lucency.render.film import Film
 from lucency.render.lettering import cut, font
+from lucency.render.panels import Panels
 from lucency.render.recorder import Recorder
 from lucency.viewer import palette
 from lucency.writing import digest_of, manifest
@@ -47,7 +47,7 @@ def recorded(explanation: Explanation) -> Shots | None:
     recorder = Recorder()
     for step in explanation.steps:
         recorder(step)
-    film = Film(explanation, recorder)
+    film = Panels(explanation, recorder)
     return Shots(list(film.images()), [n * 1000 // RATE for n in film.held])
 
 

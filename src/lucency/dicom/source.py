@@ -16,7 +16,7 @@ from lucency.explanation import Explanation
 from lucency.reading import read_scan
 from lucency.reading.common import decoding
 from lucency.reading.dicom import looks_like_dicom
-from lucency.reading.dicom_file import Film, opened
+from lucency.reading.dicom_file import DicomFile, opened
 from lucency.reading.display import Window, chosen_view, table, windows
 
 IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -139,17 +139,17 @@ def source_of(
     return Source(header, scan.value_range if linear else None, inverted)
 
 
-def _film(path: Path) -> Film:
+def _film(path: Path) -> DicomFile:
     with path.open("rb") as file:
         if not looks_like_dicom(file.read(132)) and path.suffix.lower() not in (".dcm", ".dicom"):
             raise ScanError(f"{path} is no DICOM film, so that nothing can lie beside it; give the .dcm file.")
         file.seek(0)
         film = opened(path, file)
     # What has not been read by now is pixels.
-    return Film(film.name, film.header, io.BytesIO(), film.length, film.pixel_vr, film.syntax)  # type: ignore[arg-type]
+    return DicomFile(film.name, film.header, io.BytesIO(), film.length, film.pixel_vr, film.syntax)  # type: ignore[arg-type]
 
 
-def _linear(film: Film, window: str | int | None, value_range: tuple[float, float] | None) -> bool:
+def _linear(film: DicomFile, window: str | int | None, value_range: tuple[float, float] | None) -> bool:
     """Whether nothing but two values decides what the viewer shows."""
     if value_range is not None:
         return True

@@ -19,10 +19,10 @@ from torch import Tensor, fx, nn
 
 from lucency.asking import asking, one_at_a_time
 from lucency.classifier import Classifier, Layer, Question
+from lucency.engine.chunks import Chunks
 from lucency.engine.footprint import SHARE, Footprint, free_memory
 from lucency.engine.graph import traced
 from lucency.engine.incremental import Incremental
-from lucency.engine.pieces import Pieces
 from lucency.engine.scorer import BATCH, Raw, Scorer
 from lucency.engine.tokens import TokenNetwork
 from lucency.errors import LucencyError, ModelError, ParameterError, QuestionError, ran_out_of_memory
@@ -105,9 +105,9 @@ class Engine:
         most = batch_size or (256 if self.device.type == "cuda" else 16)
         first = batch_size or (16 if self.device.type == "cuda" else 4)
         self._batch_size = most
-        self.pieces = {what: Pieces(first, most, self.device) for what in ("scores", "gradients")}
+        self.chunks = {what: Chunks(first, most, self.device) for what in ("scores", "gradients")}
         together = min(BATCH, batch_size or BATCH)
-        self.pieces["windows"] = Pieces(together, together, self.device)
+        self.chunks["windows"] = Chunks(together, together, self.device)
         # Another mode of training makes another classifier of it.
         mode = () if classifier.module is None else tuple(m.training for m in classifier.module.modules())
         self.habits = _HABITS.setdefault(classifier, {}).setdefault((self.device, mode), Habits())
@@ -167,8 +167,8 @@ class Engine:
             self._meet_in_company(torch.cat([x, noise, 0.5 * x.flip(-1)]), torch.cat([outputs, ask(noise)]))
             self.habits.met = True
         if self.habits.alone:
-            for pieces in self.pieces.values():
-                pieces.limit(1)
+            for chunks in self.chunks.values():
+                chunks.limit(1)
 
     def _meet_in_company(self, scans: Tensor, expected: Tensor) -> None:
         name = self.classifier.name
@@ -212,8 +212,8 @@ class Engine:
             # The perturbed scan, its mask, its fill and the normalised copy come on top.
             around = 4 * x.nbytes
             for what in ("scores", "windows"):
-                self.pieces[what].limit(int(room / (seen.most + around)))
-            self.pieces["gradients"].limit(int(room / (seen.all + around)))
+                self.chunks[what].limit(int(room / (seen.most + around)))
+            self.chunks["gradients"].limit(int(room / (seen.all + around)))
         return result
 
     def generator(self) -> torch.Generator:
@@ -409,7 +409,7 @@ class Probe:
     def batch_size(self) -> int:
         """How many perturbed scans to ask about at once, for a method that yields a step in between.
 
-        The network may see them in smaller pieces.
+        The network may see them in smaller chunks.
         """
         return self.engine.batch_size
 
@@ -448,7 +448,7 @@ class Probe:
             elif boxes is not None:
                 scores = self._on_windows(masks.to(self.pixels.device), boxes)
             if scores is None:
-                scores = torch.cat(self.engine.pieces["scores"].through(masks, lambda m: self._score(self.removed(m))))
+                scores = torch.cat(self.engine.chunks["scores"].through(masks, lambda m: self._score(self.removed(m))))
         return self.finite(scores.clone(), "score")
 
     @asking()
@@ -459,7 +459,7 @@ class Probe:
             ModelError: when one of them is not finite.
         """
         with torch.inference_mode():
-            scores = torch.cat(self.engine.pieces["scores"].through(x, self._score))
+            scores = torch.cat(self.engine.chunks["scores"].through(x, self._score))
         return self.finite(scores.clone(), "score")
 
     def finite(self, values: Tensor, what: str) -> Tensor:
@@ -484,7 +484,7 @@ class Probe:
         counts = kept.sum(1)
         for number in sorted(set(counts.tolist())):
             alike = counts == number
-            scores[alike] = torch.cat(self.engine.pieces["scores"].through(kept[alike], score))
+            scores[alike] = torch.cat(self.engine.chunks["scores"].through(kept[alike], score))
         return scores
 
     def _on_windows(self, masks: Tensor, boxes: Tensor) -> Tensor | None:
@@ -577,7 +577,7 @@ class Probe:
                 self.grid,
                 read=self.read,
                 removed=self._removed_at,
-                pieces=self.engine.pieces["windows"],
+                chunks=self.engine.chunks["windows"],
                 seconds=self.engine.seconds,
                 layers=keep,
                 tolerance=self.engine.tolerance,
@@ -624,7 +624,7 @@ class Probe:
         edges = (boxes[:, :, 1] - boxes[:, :, 0]).amax(0)
         stride = torch.tensor(fast.stride((int(edges[0]), int(edges[1]))))
         classes = torch.unique((boxes[order, :, 0] % stride), dim=0, return_inverse=True)[1]
-        most = self.engine.pieces["windows"].size
+        most = self.engine.chunks["windows"].size
         batches = [b for c in classes.unique() for b in torch.split(order[classes == c], most)]
         place = {int(n): i for i, n in enumerate(order)}
         return sorted(batches, key=lambda b: place[int(b[0])])
@@ -673,7 +673,7 @@ class Probe:
         if self._tokens is not None:
             raise ParameterError(
                 "A token is left out or shown, so there is no gradient in between; choose another removal for this "
-                "method, or occlusion, lime or shapley."
+                "method, or occlusion, lime or kernel_shap."
             )
 
         def work(part: Tensor) -> tuple[Tensor, Tensor]:
@@ -683,7 +683,7 @@ class Probe:
                 raise self._without_gradient()
             return score.detach(), gradient
 
-        scores, gradients = zip(*self.engine.pieces["gradients"].through(items, work), strict=True)
+        scores, gradients = zip(*self.engine.chunks["gradients"].through(items, work), strict=True)
         score, gradient = torch.cat(scores), torch.cat(gradients)
         self.finite(score[:, None], "score")
         return score, self.finite(gradient, "gradient")

@@ -3,8 +3,8 @@
 After Krypton (Nakandala, Kumar & Papakonstantinou, SIGMOD 2019), for any network that has a graph. The clean scan goes
 through the network once and its activations are kept. For a batch of scans that each differ from it inside one box,
 every layer then computes just the window of its output that the box can have reached; around it stands the clean
-activation. Nothing is approximated, unless a ``reach`` below 1 asks for it. An operator that is not known, or one whose
-window covers most of the map, gets the whole activation, and from there on the rest runs dense.
+activation. Nothing is approximated, unless a ``receptive_field`` below 1 asks for it. An operator that is not known, or
+one whose window covers most of the map, gets the whole activation, and from there on the rest runs dense.
 
 Everything is channels-last: a row of a window is then one piece of memory, and a window is gathered by copying rows.
 """
@@ -41,7 +41,7 @@ class Plan:
         size: the boxes' size.
         windows: the nodes that stay windows.
         stride: boxes go together whose corners are equal modulo this.
-        caps: the largest window of each node, where the reach is cut.
+        caps: the largest window of each node, where the receptive field is cut.
         products: multiplications of one evaluation.
         work: the same, and as much for each number copied as copying costs.
     """
@@ -157,15 +157,15 @@ class Incremental:
 
     # -- planning ---------------------------------------------------------------------------------------------------
 
-    def plan(self, size: Pair, whole_from: float, reach: float = 1.0) -> Plan:
+    def plan(self, size: Pair, whole_from: float, receptive_field: float = 1.0) -> Plan:
         """Which nodes to compute on windows, for boxes of ``size`` pixels.
 
         Args:
             whole_from: share of a map from which on it is computed whole; 0 computes the scan whole from the start.
-            reach: windows do not grow any more (but keep their middle) once they are this share of a map's side; 1 is
-                exact.
+            receptive_field: windows do not grow any more (but keep their middle) once they are this share of a map's
+                side; 1 is exact.
         """
-        key = (size, whole_from, reach)
+        key = (size, whole_from, receptive_field)
         if key in self._plans:
             return self._plans[key]
         sizes: dict[fx.Node, Pair] = {}
@@ -181,8 +181,8 @@ class Incremental:
                 continue
             h, w = how.largest((max(sizes[s][0] for s in how.sources), max(sizes[s][1] for s in how.sources)))
             height, width = self.map(node).shape[2:]
-            if reach < 1 and isinstance(how, Sliding):
-                caps[node] = (max(1, round(height * reach)), max(1, round(width * reach)))
+            if receptive_field < 1 and isinstance(how, Sliding):
+                caps[node] = (max(1, round(height * receptive_field)), max(1, round(width * receptive_field)))
                 h, w = min(h, caps[node][0]), min(w, caps[node][1])
             if min(h, height) * min(w, width) < whole_from * height * width:
                 sizes[node] = (h, w)

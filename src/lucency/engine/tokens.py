@@ -123,7 +123,7 @@ class TokenNetwork:
         if bool(((masks > 0) & (masks < 1)).any()):
             raise ParameterError(
                 "A token is left out or shown, but the masks of this method dim the scan; choose another removal, or "
-                "occlusion, lime or shapley."
+                "occlusion, lime or kernel_shap."
             )
         gone = 1 - F.adaptive_avg_pool2d(masks[:, None].float(), self.grid).flatten(1)
         most = gone.amax(1, keepdim=True)

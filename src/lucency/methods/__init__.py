@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from lucency.methods.cam import LayerCam as LayerCam
     from lucency.methods.deconvnet import Deconvnet as Deconvnet
     from lucency.methods.expected_gradients import ExpectedGradients as ExpectedGradients
-    from lucency.methods.extremal import Extremal as Extremal
+    from lucency.methods.extremal_perturbation import ExtremalPerturbation as ExtremalPerturbation
     from lucency.methods.gradient import Gradient as Gradient
     from lucency.methods.gradient import GradientXInput as GradientXInput
     from lucency.methods.gradient import GuidedBackprop as GuidedBackprop
     from lucency.methods.guided_gradcam import GuidedGradCam as GuidedGradCam
-    from lucency.methods.igos import Igos as Igos
+    from lucency.methods.igos_pp import IGOSpp as IGOSpp
     from lucency.methods.instant import Instant as Instant
     from lucency.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
+    from lucency.methods.kernel_shap import KernelShap as KernelShap
     from lucency.methods.lime import Lime as Lime
-    from lucency.methods.meaningful import Meaningful as Meaningful
+    from lucency.methods.meaningful_perturbation import MeaningfulPerturbation as MeaningfulPerturbation
     from lucency.methods.occlusion import Occlusion as Occlusion
     from lucency.methods.rise import Rise as Rise
-    from lucency.methods.shapley import Shapley as Shapley
     from lucency.methods.smoothgrad import SmoothGrad as SmoothGrad
 
 import_files(__name__, __path__)
@@ -59,23 +59,23 @@ __all__ = [
     "Cam",
     "Deconvnet",
     "ExpectedGradients",
-    "Extremal",
+    "ExtremalPerturbation",
     "GradCam",
     "GradCamPlusPlus",
     "Gradient",
     "GradientXInput",
     "GuidedBackprop",
     "GuidedGradCam",
-    "Igos",
+    "IGOSpp",
     "Instant",
     "IntegratedGradients",
+    "KernelShap",
     "LayerCam",
     "Lime",
-    "Meaningful",
+    "MeaningfulPerturbation",
     "Method",
     "Occlusion",
     "Rise",
-    "Shapley",
     "SmoothGrad",
     "Step",
     "Trials",

@@ -124,6 +124,7 @@ class Method(ABC):
             gradient or reads activations.
         per_brightness: whether a pixel of its maps says how much the score changes for each unit of brightness, as a
             gradient does, rather than what the pixel contributes.
+        formerly, former_parameters: words that the command line takes for one more version.
         removal: what stands where something was removed; ``None`` for a method that removes nothing. A field of those
             that do, which takes whatever :meth:`lucency.removal.Removal.of` takes.
     """
@@ -138,6 +139,8 @@ class Method(ABC):
     grainy: ClassVar[bool] = False
     takes: ClassVar[Takes] = "nothing"
     per_brightness: ClassVar[bool] = False
+    formerly: ClassVar[tuple[str, ...]] = ()
+    former_parameters: ClassVar[Mapping[str, str]] = {}
     unit: ClassVar[str]
     removal: Removal | None = None
 

@@ -18,8 +18,8 @@ from lucency.classifier import Question
 from lucency.engine import Engine, Probe
 from lucency.masks.superpixels import Slic, Superpixels, painted, switched
 from lucency.methods.base import Fact, Facts, Method, Step, Takes, other_classes
+from lucency.methods.repeatable import check_rule, expected_agreement
 from lucency.methods.sampling import growing
-from lucency.methods.stable import check_rule, expected_agreement
 from lucency.removal import Removal, SegmentMean, of_pieces
 from lucency.scan import Scan
 
@@ -84,7 +84,7 @@ class SuperpixelGame(Method, ABC):
         superpixels: how the scan is cut.
         samples: how many random scans are asked about at most.
         removal: what stands in a superpixel that is off.
-        stability: stop as soon as the superpixels on top are expected to agree with those of another run to this
+        repeatability: stop as soon as the superpixels on top are expected to agree with those of another run to this
             degree (Jaccard index, 0..1); ``None`` makes all samples.
         top: how many superpixels have to agree.
         all_classes: the same forward passes give a map of each other class too, by name beside the answer's.
@@ -97,13 +97,13 @@ class SuperpixelGame(Method, ABC):
     superpixels: Superpixels = field(default_factory=Slic)
     samples: int = 1000
     removal: Removal = field(default_factory=SegmentMean)
-    stability: float | None = None
+    repeatability: float | None = None
     top: int = 5
     all_classes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_rule(self.stability, self.top)
+        check_rule(self.repeatability, self.top)
 
     @abstractmethod
     def plan(self, game: Coalitions, generator: torch.Generator) -> Plan:
@@ -137,9 +137,9 @@ class SuperpixelGame(Method, ABC):
                 return
 
     def _agrees(self, fit: Callable[[], Fit]) -> bool:
-        if self.stability is None:
+        if self.repeatability is None:
             return False
-        return self.stability <= expected_agreement(fit().values, fit().standard_error, self.top)
+        return self.repeatability <= expected_agreement(fit().values, fit().standard_error, self.top)
 
 
 def _facts(fit: Callable[[], Fit]) -> Mapping[str, Fact]:

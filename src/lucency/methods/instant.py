@@ -24,9 +24,9 @@ from lucency.explainers import Learnt, OcclusionTeacher, Prediction, RiseTeacher
 from lucency.explainers.learnt import COVERAGE
 from lucency.masks import Cells
 from lucency.methods.base import Fact, Method, Step
+from lucency.methods.kernel_shap import KernelShap
 from lucency.methods.occlusion import Occlusion
 from lucency.methods.rise import Rise
-from lucency.methods.shapley import Shapley
 from lucency.scan import Scan
 
 WITHIN = 1.645
@@ -160,12 +160,12 @@ def teacher_for(method: Method, grid: tuple[int, ...], odds: bool) -> Teacher:
         patch = _along(method.patch, len(grid))
         stride = tuple(max(1, p // 2) for p in patch) if method.stride is None else _along(method.stride, len(grid))
         return OcclusionTeacher(patch, stride, method.removal, method.soft, odds)
-    if isinstance(method, Shapley):
+    if isinstance(method, KernelShap):
         cells = method.superpixels.cells if isinstance(method.superpixels, Cells) else Cells().cells
         return ShapleyTeacher(cells, method.removal)
     if isinstance(method, Rise):
         return RiseTeacher(method.cells, method.p, method.removal)
-    raise ParameterError(f"Nothing learns {method.name}; an explainer learns occlusion, shapley or rise.")
+    raise ParameterError(f"Nothing learns {method.name}; an explainer learns occlusion, kernel_shap or rise.")
 
 
 def _along(length: int | str | object, axes: int) -> tuple[int, ...]:

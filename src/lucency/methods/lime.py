@@ -12,6 +12,7 @@ The switches are flipped in balanced designs (:mod:`lucency.masks.designs`): the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,6 +40,7 @@ class Lime(SuperpixelGame):
     """
 
     name: ClassVar[str] = "lime"
+    former_parameters: ClassVar[Mapping[str, str]] = {"stability": "repeatability"}
     title: ClassVar[str] = "LIME"
     paper: ClassVar[str] = "Ribeiro et al., KDD 2016"
     unit: ClassVar[str] = "weight of the superpixel in the local linear model"

@@ -15,7 +15,7 @@ error is that of independent masks, so it is then too large rather than too smal
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -28,8 +28,8 @@ from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.grids import RandomGrids
 from lucency.methods.base import Method, Step, Takes, other_classes
+from lucency.methods.repeatable import check_rule, expected_agreement
 from lucency.methods.sampling import growing
-from lucency.methods.stable import check_rule, expected_agreement
 from lucency.removal import Constant, Removal
 from lucency.scan import Scan
 
@@ -47,12 +47,13 @@ class Rise(Method):
         p: chance that a cell is visible.
         removal: what stands where a mask is 0 (the authors' multiplication is black).
         centre: map how far the expected score lies above its mean, around zero, instead of the paper's expected score.
-        stability, top: stop as soon as the ``top`` highest cells of another run are expected to agree with these to
+        repeatability, top: stop as soon as the ``top`` highest cells of another run are expected to agree with these to
             this Jaccard index; never before the end when ``None``.
         all_classes: the same forward passes give a map of each other class too, by name beside the answer's.
     """
 
     name: ClassVar[str] = "rise"
+    former_parameters: ClassVar[Mapping[str, str]] = {"stability": "repeatability"}
     title: ClassVar[str] = "RISE"
     paper: ClassVar[str] = "Petsiuk et al., BMVC 2018"
     takes: ClassVar[Takes] = "masks"
@@ -63,13 +64,13 @@ class Rise(Method):
     p: float = 0.5
     removal: Removal = field(default_factory=Constant)
     centre: bool = True
-    stability: float | None = None
+    repeatability: float | None = None
     top: int = 5
     all_classes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_rule(self.stability, self.top)
+        check_rule(self.repeatability, self.top)
         if self.samples < 2:
             raise ParameterError(f"RISE needs at least 2 masks, not {self.samples}.")
 
@@ -105,9 +106,9 @@ class Rise(Method):
             heatmap = expected_score(sums[:2, 0] / n, f[0], self.p, self.centre)
             error = partial(standard_error, sums, n, f, self.p, self.centre)
             stable = (
-                self.stability is not None
+                self.repeatability is not None
                 and n >= FEWEST
-                and self.stability <= expected_agreement(self._of_cells(heatmap), self._of_cells(error()), self.top)
+                and self.repeatability <= expected_agreement(self._of_cells(heatmap), self._of_cells(error()), self.top)
             )
             yield Step(
                 done=1.0 if stable else n / self.samples,

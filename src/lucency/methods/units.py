@@ -28,7 +28,7 @@ from lucency.asking import asking, undisturbed
 from lucency.classifier.hooks import hooked
 from lucency.engine import Engine
 from lucency.errors import ParameterError, QuestionError
-from lucency.methods.reach import Reach, Reaches
+from lucency.methods.receptive_field import ReceptiveField, ReceptiveFields
 from lucency.methods.rectify import Rectified
 from lucency.scan import Scan
 from lucency.work import Stage, Streamed, count
@@ -72,7 +72,7 @@ class Features:
     """What one layer hands on for one scan: ``maps`` ``[1, K, *spatial]`` with their graph, and how far they see."""
 
     maps: Tensor
-    reach: Reach | None
+    field: ReceptiveField | None
 
 
 @Streamed
@@ -153,7 +153,7 @@ def _view(x: Tensor, name: str, features: Features, unit: int, whole: bool) -> U
         unit=unit,
         activation=float(activations.max()),
         at=at,
-        box=tuple((0, n) for n in grid) if features.reach is None else features.reach.box(at, grid),
+        box=tuple((0, n) for n in grid) if features.field is None else features.field.box(at, grid),
         activations=activations.clone(),
         projection=project(x, features.maps, unit, None if whole else at),
         pixels=x.detach()[0],
@@ -201,9 +201,9 @@ def features_of_layers(engine: Engine, x: Tensor, layers: Sequence[str] | None) 
             raise QuestionError(
                 f"{classifier.name} has no convolutional layer {name!r}; `lucency layers` lists the layers there are."
             )
-    reaches = Reaches(x)
-    handed = _Handed(reaches)
-    with reaches, handed, hooked({name: convolutions[name] for name in layers or convolutions}, handed.start):
+    fields = ReceptiveFields(x)
+    handed = _Handed(fields)
+    with fields, handed, hooked({name: convolutions[name] for name in layers or convolutions}, handed.start):
         engine.outputs(x)
     return handed.features
 
@@ -211,9 +211,9 @@ def features_of_layers(engine: Engine, x: Tensor, layers: Sequence[str] | None) 
 class _Handed(TorchFunctionMode):
     """Follows the outputs of chosen convolutions through the normalisation and the nonlinearity that come directly."""
 
-    def __init__(self, reaches: Reaches) -> None:
+    def __init__(self, fields: ReceptiveFields) -> None:
         super().__init__()
-        self._reaches = reaches
+        self._fields = fields
         self._open: dict[int, tuple[str, Tensor]] = {}
         self.features: dict[str, Features] = {}
 
@@ -224,7 +224,7 @@ class _Handed(TorchFunctionMode):
 
     def _keep(self, name: str, maps: Tensor) -> None:
         # A copy: what comes next may work in place, on the values and on the graph.
-        self.features[name] = Features(maps.clone(), self._reaches.of(maps))
+        self.features[name] = Features(maps.clone(), self._fields.of(maps))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

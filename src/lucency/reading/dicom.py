@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lucency.errors import MissingExtraError, ScanError
 from lucency.reading.codestream import Size, contradiction
 from lucency.reading.common import LUMA, decoding, frame_index, made, not_too_large
-from lucency.reading.dicom_file import Film, codestream, held, opened, plain
+from lucency.reading.dicom_file import DicomFile, codestream, held, opened, plain
 from lucency.reading.display import Range, Table, Window, chosen_view, table, windows
 from lucency.reading.worker import decode
 from lucency.scan import Scan
@@ -100,7 +100,9 @@ def _pydicom() -> None:
         raise MissingExtraError("Reading DICOM needs pydicom; pip install 'lucency[dicom]'.") from error
 
 
-def _scan(film: Film, frame: int | None, window: str | int | None, value_range: tuple[float, float] | None) -> Scan:
+def _scan(
+    film: DicomFile, frame: int | None, window: str | int | None, value_range: tuple[float, float] | None
+) -> Scan:
     if film.length == 0:
         kind = getattr(film.header.get("SOPClassUID"), "name", "")
         raise ScanError(f"{film.name} holds no picture ({kind or 'a DICOM file without pixel data'}); choose an image.")
@@ -123,7 +125,7 @@ def _scan(film: Film, frame: int | None, window: str | int | None, value_range: 
     return made(film.name, values[None], shown, spacing, notices, **about)
 
 
-def _of_this_frame(film: Film, index: int) -> None:
+def _of_this_frame(film: DicomFile, index: int) -> None:
     """Enhanced objects say for all frames, or for each, what others say once."""
     for groups, place in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", index)):
         items = film.get(groups) or []
@@ -132,7 +134,7 @@ def _of_this_frame(film: Film, index: int) -> None:
                 film.header.update(inner[0])
 
 
-def _stored(film: Film, index: int, frames: int) -> tuple[NDArray[Any], tuple[str, ...]]:
+def _stored(film: DicomFile, index: int, frames: int) -> tuple[NDArray[Any], tuple[str, ...]]:
     """The numbers of a frame as they are stored, or its RGB, and what is odd about them."""
     pixels = importlib.import_module("pydicom.pixels")
     uid = importlib.import_module("pydicom.uid").UID(film.syntax)
@@ -189,7 +191,7 @@ def _stored(film: Film, index: int, frames: int) -> tuple[NDArray[Any], tuple[st
     return values, odd
 
 
-def _through_palette(film: Film, values: NDArray[Any]) -> NDArray[Any]:
+def _through_palette(film: DicomFile, values: NDArray[Any]) -> NDArray[Any]:
     """RGB of a picture whose numbers are places in a palette."""
     names = ("Red", "Green", "Blue")
     if any(f"Segmented{name}PaletteColorLookupTableData" in film.header for name in names):
@@ -206,12 +208,12 @@ def _through_palette(film: Film, values: NDArray[Any]) -> NDArray[Any]:
     return np.stack([channel(values) for channel in channels], -1).astype(np.uint8 if bits <= 8 else np.uint16)
 
 
-def _little(film: Film) -> bool:
+def _little(film: DicomFile) -> bool:
     return film.header.original_encoding[1] is not False
 
 
 def _shown(
-    film: Film, stored: NDArray[Any], window: str | int | None, value_range: tuple[float, float] | None
+    film: DicomFile, stored: NDArray[Any], window: str | int | None, value_range: tuple[float, float] | None
 ) -> tuple[NDArray[np.float32], Range, tuple[str, ...]]:
     """Grey values as a viewer shows them, and which of them are black and white."""
     if window is not None and value_range is not None:
@@ -244,7 +246,7 @@ def _shown(
     return values, shown, notices
 
 
-def _padding(film: Film, stored: NDArray[Any], signed: bool) -> NDArray[np.bool_] | None:
+def _padding(film: DicomFile, stored: NDArray[Any], signed: bool) -> NDArray[np.bool_] | None:
     """Where the picture is padded (PS3.3 C.7.5.1.1.2), ``None`` where it is nowhere."""
     value, limit = film.get("PixelPaddingValue"), film.get("PixelPaddingRangeLimit")
     if value is None:
@@ -261,7 +263,7 @@ def _padding(film: Film, stored: NDArray[Any], signed: bool) -> NDArray[np.bool_
     return padded if padded.any() else None
 
 
-def _modality(film: Film, stored: NDArray[Any], signed: bool) -> tuple[NDArray[np.float32], Range]:
+def _modality(film: DicomFile, stored: NDArray[Any], signed: bool) -> tuple[NDArray[np.float32], Range]:
     """Values after the Modality LUT or the rescale, and the smallest and largest that there can be."""
     if luts := film.get("ModalityLUTSequence"):
         lut = table(luts[0], film.name, _little(film), signed)
@@ -276,7 +278,7 @@ def _modality(film: Film, stored: NDArray[Any], signed: bool) -> tuple[NDArray[n
 
 
 def _voi(
-    film: Film,
+    film: DicomFile,
     values: NDArray[np.float32],
     span: Range,
     ends: Range,
@@ -318,7 +320,7 @@ def _voi(
     return values, ends, notices
 
 
-def _spacing(film: Film) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
+def _spacing(film: DicomFile) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
     """Millimetres between pixel centres, in the patient as far as the header allows it."""
     detector = _pair(film, "ImagerPixelSpacing")
     patient = _pair(film, "PixelSpacing")
@@ -339,7 +341,7 @@ def _spacing(film: Film) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
     return None, ()
 
 
-def _pair(film: Film, keyword: str) -> tuple[float, ...]:
+def _pair(film: DicomFile, keyword: str) -> tuple[float, ...]:
     """Two positive numbers, or nothing."""
     value = film.get(keyword)
     try:
@@ -349,7 +351,7 @@ def _pair(film: Film, keyword: str) -> tuple[float, ...]:
     return pair if len(pair) == 2 and all(0 < v < float("inf") for v in pair) else ()
 
 
-def _view(film: Film) -> str:
+def _view(film: DicomFile) -> str:
     """How the rays went: by View Position, the view's code, or the directions of rows and columns."""
     codes = film.get("ViewCodeSequence") or [{}]
     for words in (film.word("ViewPosition"), str(codes[0].get("CodeMeaning", ""))):
@@ -360,7 +362,7 @@ def _view(film: Film) -> str:
     return "LATERAL" if _direction(film)[:1] in ("A", "P") and _direction(film, 1)[:1] in ("F", "H") else ""
 
 
-def _direction(film: Film, axis: int = 0) -> str:
+def _direction(film: DicomFile, axis: int = 0) -> str:
     value = film.get("PatientOrientation")
     return (
         str(value[axis]).upper()
@@ -369,7 +371,7 @@ def _direction(film: Film, axis: int = 0) -> str:
     )
 
 
-def _mirrored(film: Film) -> tuple[str, ...]:
+def _mirrored(film: DicomFile) -> tuple[str, ...]:
     """A viewer shows rows as they are stored; usually they run to the patient's left and columns to the feet."""
     across, down = _direction(film), _direction(film, 1)
     said: tuple[str, ...] = ()

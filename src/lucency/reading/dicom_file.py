@@ -108,7 +108,7 @@ class Inflating:
 
 
 @dataclass(frozen=True)
-class Film:
+class DicomFile:
     """A header, and where the pixels lie.
 
     Attributes:
@@ -158,7 +158,7 @@ class Film:
         return str(value or "").strip().upper()
 
 
-def opened(path: Path, file: IO[bytes]) -> Film:
+def opened(path: Path, file: IO[bytes]) -> DicomFile:
     """The film in a file that stays open as long as it is used."""
     reading = importlib.import_module("pydicom.filereader")
     stream: Stream = Bounded(file, path.stat().st_size)
@@ -179,20 +179,20 @@ def opened(path: Path, file: IO[bytes]) -> Film:
     order: Literal["little", "big"] = "little" if little else "big"
     head = stream.read(8)
     if (int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order)) != (0x7FE0, 0x0010):
-        return Film(str(path), header, stream, 0, "", syntax)
+        return DicomFile(str(path), header, stream, 0, "", syntax)
     vr = "OW" if implicit else head[4:6].decode("ascii", "replace")
     wide = stream.read(4) if vr in ("OB", "OW", "UN") and not implicit else b""
     length = int.from_bytes(wide or head[4 if implicit else 6 : 8], order)
     if not meta.get("TransferSyntaxUID") and not implicit:
         syntax = EXPLICIT if little else BIG_ENDIAN
-    return Film(str(path), header, stream, None if length == 0xFFFFFFFF else length, vr, syntax)
+    return DicomFile(str(path), header, stream, None if length == 0xFFFFFFFF else length, vr, syntax)
 
 
 def _at_pixels(tag: Any, vr: str | None, length: int) -> bool:
     return int(tag) in (0x7FE00008, 0x7FE00009, PIXEL_DATA)
 
 
-def held(dataset: Any, name: str) -> Film:
+def held(dataset: Any, name: str) -> DicomFile:
     """The film in a dataset in memory."""
     pydicom = importlib.import_module("pydicom")
     # Neither pixels nor sequences are copied, and what is written to the header does not reach the caller's dataset.
@@ -202,11 +202,11 @@ def held(dataset: Any, name: str) -> Film:
     header.set_original_encoding(implicit, little is not False, "iso8859")
     syntax = str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", "") or IMPLICIT)
     if PIXEL_DATA not in dataset:
-        return Film(name, header, Bounded(io.BytesIO(), 0), 0, "", syntax)
+        return DicomFile(name, header, Bounded(io.BytesIO(), 0), 0, "", syntax)
     element = dataset[PIXEL_DATA]
     value = bytes(element.value or b"")
     encapsulated = pydicom.uid.UID(syntax).is_transfer_syntax and pydicom.uid.UID(syntax).is_encapsulated
-    return Film(
+    return DicomFile(
         name,
         header,
         Bounded(io.BytesIO(value), len(value)),
@@ -216,7 +216,7 @@ def held(dataset: Any, name: str) -> Film:
     )
 
 
-def codestream(film: Film, index: int, frames: int) -> bytes:
+def codestream(film: DicomFile, index: int, frames: int) -> bytes:
     """The compressed data of one frame."""
     tables = {}
     if "ExtendedOffsetTable" in film.header and "ExtendedOffsetTableLengths" in film.header:
@@ -229,7 +229,7 @@ def codestream(film: Film, index: int, frames: int) -> bytes:
     return frame
 
 
-def plain(film: Film, index: int, options: dict[str, Any]) -> tuple[NDArray[Any], int]:
+def plain(film: DicomFile, index: int, options: dict[str, Any]) -> tuple[NDArray[Any], int]:
     """The numbers of one frame that is not compressed: ``[rows, columns]``, or ``[rows, columns, 3]`` in RGB.
 
     With them comes the number of bytes that lie behind the last frame.

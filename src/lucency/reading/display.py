@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lucency.errors import ScanError
-from lucency.reading.dicom_file import Film
+from lucency.reading.dicom_file import DicomFile
 
 Range = tuple[float, float]
 
@@ -95,7 +95,7 @@ class Window:
         return f"{self.centre:g}/{self.width:g}"
 
 
-def windows(film: Film) -> list[Window]:
+def windows(film: DicomFile) -> list[Window]:
     """All windows of the header, in its order."""
     names = _many(film.get("WindowCenterWidthExplanation"))
     function = film.word("VOILUTFunction") or "LINEAR"

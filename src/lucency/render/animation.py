@@ -15,8 +15,8 @@ from PIL import Image
 
 from lucency.errors import MissingExtraError
 from lucency.explanation import Explanation
-from lucency.render.film import Film
 from lucency.render.output import written
+from lucency.render.panels import Panels
 from lucency.render.recorder import Recorder
 from lucency.render.recording import Recording
 
@@ -43,7 +43,7 @@ def save_animation(explanation: Explanation, recorder: Recorder | Recording, pat
         MissingExtraError: for MP4 without the ``mp4`` extra.
     """
     with written(path, ANIMATIONS) as part:
-        film = Film(explanation, recorder)
+        film = Panels(explanation, recorder)
         images, held = list(film.images()), film.held
         match part.suffix.lower():
             case ".gif":

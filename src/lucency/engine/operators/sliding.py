@@ -45,7 +45,7 @@ class Sliding(Operator):
     ) -> None:
         super().__init__(site, [source])
         self.scale = (self.scale[0] * stride[0], self.scale[1] * stride[1])
-        self.reach = ((kernel[0] - 1) * dilation[0], (kernel[1] - 1) * dilation[1])
+        self.span = ((kernel[0] - 1) * dilation[0], (kernel[1] - 1) * dilation[1])
         self.stride = stride
         self.padding = padding
         self.outside = outside
@@ -62,9 +62,9 @@ class Sliding(Operator):
     def out(self, place: Place) -> Place:
         tops, sizes = [], []
         for axis, (start, size) in enumerate(((place.top, place.height), (place.left, place.width))):
-            s, p, reach = self.stride[axis], self.padding[axis], self.reach[axis]
-            # Output o looks at inputs o s - p ... o s - p + reach.
-            first, last = -(-(start + p - reach) // s), (start + size - 1 + p) // s
+            s, p, span = self.stride[axis], self.padding[axis], self.span[axis]
+            # Output o looks at inputs o s - p ... o s - p + span.
+            first, last = -(-(start + p - span) // s), (start + size - 1 + p) // s
             tops.append(first)
             sizes.append(max(1, last - first + 1))
         return Place(*tops, *sizes)
@@ -72,13 +72,13 @@ class Sliding(Operator):
     def needs(self, place: Place) -> Place:
         tops, sizes = [], []
         for axis, (start, size) in enumerate(((place.top, place.height), (place.left, place.width))):
-            s, p, reach = self.stride[axis], self.padding[axis], self.reach[axis]
+            s, p, span = self.stride[axis], self.padding[axis], self.span[axis]
             tops.append(start * s - p)
-            sizes.append((size - 1) * s + reach + 1)
+            sizes.append((size - 1) * s + span + 1)
         return Place(*tops, *sizes)
 
     def largest(self, size: Pair) -> Pair:
-        sizes = [(n - 1 + self.reach[axis]) // self.stride[axis] + 1 for axis, n in enumerate(size)]
+        sizes = [(n - 1 + self.span[axis]) // self.stride[axis] + 1 for axis, n in enumerate(size)]
         return (sizes[0], sizes[1])
 
     def compute(self, inputs: Sequence[Tensor], free: Sequence[bool]) -> Tensor:

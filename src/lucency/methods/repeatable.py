@@ -25,9 +25,9 @@ def expected_agreement(values: Tensor, standard_error: Tensor, top: int) -> floa
     return float((both / either).mean())
 
 
-def check_rule(stability: float | None, top: int) -> None:
+def check_rule(repeatability: float | None, top: int) -> None:
     """Raises ParameterError for a stopping rule that means nothing."""
-    if top < 1 or (stability is not None and not 0 < stability < 1):
+    if top < 1 or (repeatability is not None and not 0 < repeatability < 1):
         raise ParameterError(
-            f"Sampling stops at a stability between 0 and 1 of at least 1 top piece, not at {stability} of {top}."
+            f"Sampling stops at a repeatability between 0 and 1 of at least 1 top piece, not {repeatability} of {top}."
         )

@@ -20,7 +20,7 @@ classifier was trained on. Here all is half there at the start, and the scan can
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -39,7 +39,7 @@ START = 0.5
 
 
 @dataclass(frozen=True)
-class Extremal(MaskOptimiser):
+class ExtremalPerturbation(MaskOptimiser):
     """Finds, for each area, the region of that area whose keeping (or removing) moves the score most.
 
     Attributes:
@@ -47,13 +47,15 @@ class Extremal(MaskOptimiser):
         game: ``"preservation"`` (the paper's) or ``"deletion"``.
         removal: what stands where the mask is 0.
         iterations: steps of gradient ascent; the reference implementation makes 800.
-        step: grid pixels between two parameters of the mask.
+        cell: grid pixels between two parameters of the mask.
         sigma: radius of the kernel, in grid pixels.
         weight: lambda, the weight of the area constraint at the first iteration; it grows to ``16 lambda``.
         rate, momentum: of stochastic gradient descent; the rate is that of 800 iterations.
     """
 
-    name: ClassVar[str] = "extremal"
+    name: ClassVar[str] = "extremal_perturbation"
+    formerly: ClassVar[tuple[str, ...]] = ("extremal",)
+    former_parameters: ClassVar[Mapping[str, str]] = {"step": "cell"}
     title: ClassVar[str] = "Extremal perturbation"
     paper: ClassVar[str] = "Fong, Patrick & Vedaldi, ICCV 2019"
     unit: ClassVar[str] = "share of the masks that claim the pixel"
@@ -62,7 +64,7 @@ class Extremal(MaskOptimiser):
     game: Game = "preservation"
     removal: Removal = field(default_factory=lambda: Blur(20.0))
     iterations: int = 200
-    step: int = 7
+    cell: int = 7
     sigma: float = 21.0
     weight: float = 300.0
     rate: float = 0.01
@@ -73,12 +75,12 @@ class Extremal(MaskOptimiser):
         if not self.areas or not all(0 < a < 1 for a in self.areas):
             raise ParameterError(f"Areas are shares of the scan above 0 and below 1, not {self.areas}.")
         check_game(self.game)
-        if self.iterations < 1 or self.step < 1 or not self.sigma > 0:
-            raise ParameterError("An extremal mask needs at least 1 iteration, a step of at least 1 and sigma above 0.")
+        if self.iterations < 1 or self.cell < 1 or not self.sigma > 0:
+            raise ParameterError("An extremal mask needs at least 1 iteration, a cell of at least 1 and sigma above 0.")
 
     def optimised(self, probe: Probe, start: Tensor | None, generator: torch.Generator) -> Iterator[Iteration]:
         device = probe.pixels.device
-        up = SmoothMax(probe.grid, self.step, self.sigma, device)
+        up = SmoothMax(probe.grid, self.cell, self.sigma, device)
         ideal = torch.stack([_ideal(a, int(torch.tensor(probe.grid).prod())) for a in self.areas]).to(device)
         parameters = torch.full((len(self.areas), *up.coarse), START, device=device, requires_grad=True)
         # The reference lets lambda grow by 0.35 % in each iteration; fewer iterations go the same way in longer steps.
@@ -87,8 +89,8 @@ class Extremal(MaskOptimiser):
         descent = torch.optim.SGD([parameters], lr=self.rate * pace, momentum=self.momentum, dampening=self.momentum)
         for iteration in range(1, self.iterations + 1):
             masks = up(parameters)
-            reach = self.step // 2
-            offsets = torch.randint(-reach, reach + 1, (len(probe.grid),), generator=generator).tolist()
+            most = self.cell // 2
+            offsets = torch.randint(-most, most + 1, (len(probe.grid),), generator=generator).tolist()
             moved = shifted(masks, offsets)
             score, gradient = probe.mask_gradient(moved if self.game == "preservation" else 1 - moved)
             weight = self.weight * growth ** (iteration - 1)

@@ -17,7 +17,7 @@ GAIN = 0.97
 """A larger batch has to take less than this share of the time of a smaller one."""
 
 
-class Pieces:
+class Chunks:
     """The size of a batch. It doubles for as long as that makes a scan quicker, and halves when memory runs out.
 
     A large batch is not always faster: on a CPU its activations fall out of the cache, and memory of tens of megabytes

@@ -18,7 +18,7 @@ from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.errors import ParameterError
 from lucency.masks.superpixels import Cells, Drawn
-from lucency.methods.shapley import Shapley, constrained_fit, every_pair, kernel, random_pairs
+from lucency.methods.kernel_shap import KernelShap, constrained_fit, every_pair, kernel, random_pairs
 from lucency.removal import Constant
 from nets import Window, classifier_of
 
@@ -65,7 +65,11 @@ def test_few_pieces_give_the_definition(pieces: int) -> None:
     net = Interacting(pieces)
     classifier = classifier_of(net)
     ours = explain(
-        scan, classifier, target=0, watch="logit", method=Shapley(superpixels=drawn, removal=Constant(0.0), samples=254)
+        scan,
+        classifier,
+        target=0,
+        watch="logit",
+        method=KernelShap(superpixels=drawn, removal=Constant(0.0), samples=254),
     )
     game = {}
     for size in range(pieces + 1):
@@ -92,7 +96,7 @@ def test_agrees_with_captum() -> None:
         classifier_of(net, 3),
         target=2,
         watch="logit",
-        method=Shapley(superpixels=drawn, removal=Constant(0.3)),
+        method=KernelShap(superpixels=drawn, removal=Constant(0.3)),
     )
     theirs = ShapleyValues(net).attribute(
         pixels[None],
@@ -111,7 +115,7 @@ def test_the_sum_is_exact_at_every_step(pieces: int, samples: int, batch: int, s
     classifier = classifier_of(Interacting(pieces))
     engine = Engine(classifier, batch_size=batch, seed=seed)
     question = Question.ask(classifier, scan, 0, "logit")
-    how = Shapley(superpixels=drawn, removal=Constant(0.0), samples=2 * samples)
+    how = KernelShap(superpixels=drawn, removal=Constant(0.0), samples=2 * samples)
     with torch.no_grad():
         full, none = (classifier(v * scan.pixels[None])[0, 0] for v in (1.0, 0.0))
     for step in how.steps(scan, question, engine):
@@ -125,7 +129,7 @@ def test_error_bars_are_what_repetition_shows() -> None:
     pieces = 12
     scan, drawn = columns(pieces)
     classifier = classifier_of(Interacting(pieces))
-    how = Shapley(superpixels=drawn, removal=Constant(0.0), samples=200)
+    how = KernelShap(superpixels=drawn, removal=Constant(0.0), samples=200)
     runs = [explain(scan, classifier, target=0, watch="logit", method=how, seed=seed) for seed in range(50)]
     spread = np.stack([values_of(r.heatmap) for r in runs]).std(0, ddof=1)
     claimed = np.stack([values_of(r.standard_error) for r in runs]).mean(0)  # type: ignore[arg-type]
@@ -136,7 +140,7 @@ def test_error_bars_are_what_repetition_shows() -> None:
         classifier,
         target=0,
         watch="logit",
-        method=Shapley(superpixels=drawn, removal=Constant(0.0), samples=2**12),
+        method=KernelShap(superpixels=drawn, removal=Constant(0.0), samples=2**12),
     )
     mean = np.stack([values_of(r.heatmap) for r in runs]).mean(0)
     assert np.abs(mean - values_of(exact.heatmap)).max() < 4 * spread.max() / math.sqrt(50)
@@ -167,7 +171,7 @@ def test_no_error_is_claimed_before_there_is_enough_to_know_it() -> None:
     scan, drawn = columns(12)
     classifier = classifier_of(Interacting(12))
     question = Question.ask(classifier, scan, 0, "logit")
-    how = Shapley(superpixels=drawn, removal=Constant(0.0), samples=100)
+    how = KernelShap(superpixels=drawn, removal=Constant(0.0), samples=100)
     steps = list(how.steps(scan, question, Engine(classifier, batch_size=10)))
     assert steps[5].standard_error is None
     assert steps[6].standard_error is not None
@@ -180,7 +184,7 @@ def test_volumes_and_the_right_piece() -> None:
         window,
         target=0,
         watch="logit",
-        method=Shapley(superpixels=Cells(2), removal=Constant(0.0)),
+        method=KernelShap(superpixels=Cells(2), removal=Constant(0.0)),
     )
     want = np.zeros((8, 8, 8))
     want[:4, :4, 4:] = 1
@@ -189,6 +193,8 @@ def test_volumes_and_the_right_piece() -> None:
 
 def test_bad_parameters_are_said() -> None:
     with pytest.raises(ParameterError, match="even"):
-        Shapley(samples=3)
+        KernelShap(samples=3)
     with pytest.raises(ParameterError, match="smaller pieces"):
-        explain(Scan(torch.rand(1, 8, 8)), classifier_of(Window((0, 2), (0, 2))), method=Shapley(superpixels=Cells(1)))
+        explain(
+            Scan(torch.rand(1, 8, 8)), classifier_of(Window((0, 2), (0, 2))), method=KernelShap(superpixels=Cells(1))
+        )

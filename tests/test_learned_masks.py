@@ -15,22 +15,22 @@ from lucency.classifier import Classifier
 from lucency.errors import ParameterError, QuestionError
 from lucency.masks.smooth import SmoothMax, resized, shifted, total_variation, upsampled
 from lucency.methods.base import Method, Step
-from lucency.methods.extremal import Extremal
-from lucency.methods.igos import Igos
-from lucency.methods.meaningful import Meaningful
+from lucency.methods.extremal_perturbation import ExtremalPerturbation
+from lucency.methods.igos_pp import IGOSpp
+from lucency.methods.meaningful_perturbation import MeaningfulPerturbation
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Constant
 from nets import Window, classifier_of
 
 BOX = ((20, 32), (6, 18))
-SMALL = {"removal": Constant(0.0), "delta": 4, "sigma": 2.0, "tau": 1, "lambda1": 5e-3}
+SMALL = {"removal": Constant(0.0), "cell": 4, "sigma": 2.0, "jitter": 1, "area": 5e-3}
 AREA = {"removal": Constant(0.0), "iterations": 60, "step": 4, "sigma": 6.0}
 CASES: list[Method] = [
-    Meaningful(iterations=60, **SMALL),
-    Meaningful(iterations=60, game="preservation", **SMALL),
-    Extremal(areas=(0.1,), **AREA),
-    Extremal(areas=(0.1,), game="deletion", **AREA),
-    Igos(removal=Constant(0.0), iterations=15, path=4, cell=4, smooth=0.5),
+    MeaningfulPerturbation(iterations=60, **SMALL),
+    MeaningfulPerturbation(iterations=60, game="preservation", **SMALL),
+    ExtremalPerturbation(areas=(0.1,), **AREA),
+    ExtremalPerturbation(areas=(0.1,), game="deletion", **AREA),
+    IGOSpp(removal=Constant(0.0), iterations=15, path=4, cell=4, smooth=0.5),
 ]
 
 
@@ -63,7 +63,9 @@ def test_the_mask_lies_on_the_window_and_does_its_work(how: Method) -> None:
     assert heat[inside].mean() > 4 * heat[~inside].mean()
 
 
-@pytest.mark.parametrize("how", [Meaningful(iterations=2), Extremal(iterations=2), Igos(iterations=1, path=2)])
+@pytest.mark.parametrize(
+    "how", [MeaningfulPerturbation(iterations=2), ExtremalPerturbation(iterations=2), IGOSpp(iterations=1, path=2)]
+)
 def test_volumes_odd_sizes_and_clean_networks(how: Method) -> None:
     net = nn.Sequential(nn.Conv3d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2, 2))
     ours = explain(Scan(torch.rand(1, 9, 13, 11)), classifier_of(net), target=1, method=how)
@@ -81,9 +83,9 @@ def test_a_black_box_is_refused() -> None:
 
 def test_refinement_starts_from_the_other_map() -> None:
     rough = Occlusion(patch=8, stride=8, removal=Constant(0.0))
-    settings = {"removal": Constant(0.0), "iterations": 1, "delta": 4, "sigma": 1.0, "tau": 0, "rate": 1e-6}
-    refined = explain(scan(), sharp(*BOX), target=0, method=Meaningful(start=rough, **settings))
-    blank = explain(scan(), sharp(*BOX), target=0, method=Meaningful(start="blank", **settings))
+    settings = {"removal": Constant(0.0), "iterations": 1, "cell": 4, "sigma": 1.0, "jitter": 0, "rate": 1e-6}
+    refined = explain(scan(), sharp(*BOX), target=0, method=MeaningfulPerturbation(start=rough, **settings))
+    blank = explain(scan(), sharp(*BOX), target=0, method=MeaningfulPerturbation(start="blank", **settings))
     assert blank.heatmap.max() < 1e-3
     assert refined.heatmap.max() > 0.9
     assert refined.heatmap[26, 12] > 0.9
@@ -101,7 +103,7 @@ def test_a_start_from_a_method_can_be_stopped_too() -> None:
         if len(seen) == 3:
             stopped.set()
 
-    how = Meaningful(start=rough, removal=Constant(0.0), iterations=2)
+    how = MeaningfulPerturbation(start=rough, removal=Constant(0.0), iterations=2)
     whole = explain(scan(), sharp(*BOX), target=0, method=how)
     part = explain(scan(), sharp(*BOX), target=0, method=how, on_step=stop, cancel=stopped)
     assert part.provenance.cost.evaluations < whole.provenance.cost.evaluations / 2
@@ -115,7 +117,7 @@ def test_a_start_from_a_method_can_be_stopped_too() -> None:
 
 def test_the_loss_is_that_of_the_paper() -> None:
     """Equation 4 written out with loops, at a random mask."""
-    how = Meaningful(lambda1=0.3, lambda2=0.7, beta=3.0)
+    how = MeaningfulPerturbation(area=0.3, smooth=0.7, exponent=3.0)
     mask = torch.rand(1, 5, 6, dtype=torch.float64)
     area = sum(1 - float(v) for v in mask.flatten())
     variation = 0.0
@@ -165,7 +167,7 @@ def test_the_area_asked_for_is_the_area_found(area: float) -> None:
         scan(),
         sharp(*BOX),
         target=0,
-        method=Extremal(areas=(area,), **AREA),
+        method=ExtremalPerturbation(areas=(area,), **AREA),
     )
     assert abs(ours.heatmap.mean() - area) < 0.05
 
@@ -180,7 +182,7 @@ def test_what_a_classifier_says_of_an_empty_scan_does_not_decide_where_the_mask_
             odd = torch.stack([200 * dark * corner, torch.zeros_like(dark)], 1)
             return 10 * (super().forward(x) - 0.4) + odd
 
-    how = Extremal(areas=(0.1,), game="deletion", **AREA)
+    how = ExtremalPerturbation(areas=(0.1,), game="deletion", **AREA)
     heat = torch.from_numpy(explain(scan(), classifier_of(Startled(*BOX)), target=0, method=how).heatmap)
     assert heat[tuple(slice(*b) for b in BOX)].mean() > 0.5
     assert heat[36:, 28:].mean() < 0.1
@@ -197,7 +199,7 @@ def test_a_classifier_that_reacts_to_nothing_gets_a_map_of_numbers() -> None:
 
 
 def test_the_seed_decides_the_jitter() -> None:
-    how = Meaningful(removal=Constant(0.0), iterations=4, delta=4, sigma=2.0, tau=3)
+    how = MeaningfulPerturbation(removal=Constant(0.0), iterations=4, cell=4, sigma=2.0, jitter=3)
     one, two, other = (explain(scan(), sharp(*BOX), target=0, method=how, seed=s).heatmap for s in (1, 1, 2))
     assert (one == two).all()
     assert (one != other).any()
@@ -212,7 +214,12 @@ def test_shifted_repeats_the_border() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "wrong"),
-    [(Meaningful, {"game": "chess"}), (Meaningful, {"start": "x"}), (Extremal, {"areas": (1.5,)}), (Igos, {"path": 0})],
+    [
+        (MeaningfulPerturbation, {"game": "chess"}),
+        (MeaningfulPerturbation, {"start": "x"}),
+        (ExtremalPerturbation, {"areas": (1.5,)}),
+        (IGOSpp, {"path": 0}),
+    ],
 )
 def test_bad_parameters_are_said(kind: type[Method], wrong: dict[str, object]) -> None:
     with pytest.raises(ParameterError):

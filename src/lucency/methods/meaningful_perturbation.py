@@ -12,7 +12,7 @@ cannot become an adversarial pattern (section 4.3). Started from the heatmap of 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, Literal, Self
@@ -31,7 +31,7 @@ from lucency.scan import Scan
 
 
 @dataclass(frozen=True)
-class Meaningful(MaskOptimiser):
+class MeaningfulPerturbation(MaskOptimiser):
     """Learns the smallest mask that destroys, or preserves, the score.
 
     Attributes:
@@ -40,15 +40,23 @@ class Meaningful(MaskOptimiser):
         start: ``"circle"``, the smallest centred disc that suppresses 99 % of what can be suppressed (the paper's);
             ``"blank"``, nothing removed (all removed when preserving); or a method, whose map is refined.
         iterations: steps of Adam.
-        lambda1: weight of the area, for each cell of the coarse mask.
-        lambda2, beta: weight and exponent of the total variation.
-        delta: grid pixels for each cell of the coarse mask.
+        area: lambda1, weight of the area, for each cell of the coarse mask.
+        smooth, exponent: lambda2 and beta, weight and exponent of the total variation.
+        cell: delta, grid pixels for each cell of the coarse mask.
         sigma: standard deviation of the smoothing of the mask, in grid pixels.
-        tau: largest jitter between mask and scan, in grid pixels.
+        jitter: tau, largest shift between mask and scan, in grid pixels.
         rate: learning rate of Adam.
     """
 
-    name: ClassVar[str] = "meaningful"
+    name: ClassVar[str] = "meaningful_perturbation"
+    formerly: ClassVar[tuple[str, ...]] = ("meaningful",)
+    former_parameters: ClassVar[Mapping[str, str]] = {
+        "lambda1": "area",
+        "lambda2": "smooth",
+        "beta": "exponent",
+        "delta": "cell",
+        "tau": "jitter",
+    }
     title: ClassVar[str] = "Meaningful perturbation"
     paper: ClassVar[str] = "Fong & Vedaldi, ICCV 2017"
     unit: ClassVar[str] = "share of the pixel that the mask claims"
@@ -57,12 +65,12 @@ class Meaningful(MaskOptimiser):
     removal: Removal = field(default_factory=Blur)
     start: Literal["circle", "blank"] | Method = "circle"
     iterations: int = 300
-    lambda1: float = 1e-4
-    lambda2: float = 1e-2
-    beta: float = 3.0
-    delta: int = 8
+    area: float = 1e-4
+    smooth: float = 1e-2
+    exponent: float = 3.0
+    cell: int = 8
     sigma: float = 5.0
-    tau: int = 4
+    jitter: int = 4
     rate: float = 0.1
 
     def __post_init__(self) -> None:
@@ -70,9 +78,9 @@ class Meaningful(MaskOptimiser):
         check_game(self.game)
         if self.start not in ("circle", "blank") and not isinstance(self.start, Method):
             raise ParameterError(f"A mask starts from circle, blank or a method, not {self.start!r}.")
-        if self.iterations < 1 or self.delta < 1 or self.tau < 0 or not self.sigma > 0 or not self.rate > 0:
+        if self.iterations < 1 or self.cell < 1 or self.jitter < 0 or not self.sigma > 0 or not self.rate > 0:
             raise ParameterError(
-                "A mask needs at least 1 iteration, delta of at least 1, tau of at least 0, and sigma and rate above 0."
+                "A mask needs 1 iteration and a cell of 1 or more, a jitter of 0 or more, sigma and rate above 0."
             )
 
     def anytime(self) -> Self:
@@ -104,7 +112,7 @@ class Meaningful(MaskOptimiser):
         adam = torch.optim.Adam([mask], lr=self.rate)
         sign = 1.0 if self.game == "deletion" else -1.0
         for _ in range(self.iterations):
-            offsets = torch.randint(-self.tau, self.tau + 1, (len(probe.grid),), generator=generator).tolist()
+            offsets = torch.randint(-self.jitter, self.jitter + 1, (len(probe.grid),), generator=generator).tolist()
             full = shifted(upsampled(mask, probe.grid, self.sigma), offsets)
             score, gradient = probe.mask_gradient(full)
             adam.zero_grad()
@@ -128,14 +136,14 @@ class Meaningful(MaskOptimiser):
         """The terms of equation 4 that do not look at the score, ``[B]`` for coarse masks ``[B, *cells]``."""
         claimed = (1 - mask) if self.game == "deletion" else mask
         area = claimed.abs().flatten(1).sum(1)
-        return self.lambda1 * area + self.lambda2 * total_variation(mask, self.beta)
+        return self.area * area + self.smooth * total_variation(mask, self.exponent)
 
     def _heatmap(self, mask: Tensor, grid: tuple[int, ...]) -> Tensor:
         full = upsampled(mask, grid, self.sigma)[0]
         return 1 - full if self.game == "deletion" else full
 
     def _beginning(self, probe: Probe, heatmap: Tensor | None) -> Tensor:
-        cells = tuple(max(1, round(n / self.delta)) for n in probe.grid)
+        cells = tuple(max(1, round(n / self.cell)) for n in probe.grid)
         claimed = torch.zeros((1, *cells), device=probe.pixels.device)
         if heatmap is not None:
             positive = heatmap.to(claimed).clamp_min(0)

@@ -20,25 +20,25 @@ _AVG_POOLS = (F.avg_pool2d, F.avg_pool3d)
 
 
 @dataclass(frozen=True)
-class Reach:
+class ReceptiveField:
     """Pixel ``i`` of a feature map depends on input pixels ``i * jump + low`` to ``i * jump + high``, on each axis."""
 
     jump: tuple[int, ...]
     low: tuple[int, ...]
     high: tuple[int, ...]
 
-    def window(self, kernel: Sequence[int], stride: Sequence[int], before: Sequence[int]) -> Reach:
-        """The reach after a window of ``kernel`` pixels has slid over this map, padded by ``before``."""
+    def window(self, kernel: Sequence[int], stride: Sequence[int], before: Sequence[int]) -> ReceptiveField:
+        """The receptive field after a window of ``kernel`` pixels has slid over this map, padded by ``before``."""
         axes = list(zip(self.jump, self.low, self.high, kernel, stride, before, strict=True))
-        return Reach(
+        return ReceptiveField(
             tuple(j * s for j, _, _, _, s, _ in axes),
             tuple(low - j * p for j, low, _, _, _, p in axes),
             tuple(high + j * (k - 1 - p) for j, _, high, k, _, p in axes),
         )
 
-    def union(self, other: Reach) -> Reach:
+    def union(self, other: ReceptiveField) -> ReceptiveField:
         """What a sum or a concatenation of two maps on one grid depends on."""
-        return Reach(
+        return ReceptiveField(
             tuple(map(max, self.jump, other.jump)),
             tuple(map(min, self.low, other.low)),
             tuple(map(max, self.high, other.high)),
@@ -52,8 +52,8 @@ class Reach:
         )
 
 
-class Reaches(TorchFunctionMode):
-    """While it is entered, follows the reach of every feature map that is made from ``x`` ``[B, C, *grid]``.
+class ReceptiveFields(TorchFunctionMode):
+    """While it is entered, follows the receptive field of every feature map that is made from ``x`` ``[B, C, *grid]``.
 
     Windows (convolution, pooling) widen it; anything else that keeps the grid unites what it is made of. A map that
     comes from elsewhere (resized, or made from a global pool) has none, and a pooled map that is only multiplied in,
@@ -65,10 +65,12 @@ class Reaches(TorchFunctionMode):
         axes = x.ndim - 2
         self._ndim = x.ndim
         # The tensors are kept with what is known of them: an id is only theirs while they live.
-        self._known: dict[int, tuple[Tensor, Reach]] = {id(x): (x, Reach((1,) * axes, (0,) * axes, (0,) * axes))}
+        self._known: dict[int, tuple[Tensor, ReceptiveField]] = {
+            id(x): (x, ReceptiveField((1,) * axes, (0,) * axes, (0,) * axes))
+        }
 
-    def of(self, features: Tensor) -> Reach | None:
-        """The reach of feature maps ``[B, K, *spatial]``, ``None`` where it is not known."""
+    def of(self, features: Tensor) -> ReceptiveField | None:
+        """The receptive field of feature maps ``[B, K, *spatial]``, ``None`` where it is not known."""
         known = self._known.get(id(features))
         return None if known is None else known[1]
 
@@ -77,14 +79,14 @@ class Reaches(TorchFunctionMode):
         result = func(*args, **kwargs)
         out = result[0] if isinstance(result, tuple) and result else result
         if isinstance(out, Tensor) and out.ndim == self._ndim:
-            reach = self._after(func, args, kwargs, out)
-            if reach is not None:
-                self._known[id(out)] = (out, reach)
+            field = self._after(func, args, kwargs, out)
+            if field is not None:
+                self._known[id(out)] = (out, field)
             else:
                 self._known.pop(id(out), None)
         return result
 
-    def _after(self, func: Any, args: Any, kwargs: Any, out: Tensor) -> Reach | None:
+    def _after(self, func: Any, args: Any, kwargs: Any, out: Tensor) -> ReceptiveField | None:
         axes = self._ndim - 2
 
         def given(place: int, name: str, default: Any) -> Any:
@@ -121,12 +123,12 @@ class Reaches(TorchFunctionMode):
             pads = list(given(1, "pad", None))[::2]
             before = tuple(reversed(pads[:axes] + [0] * (axes - len(pads))))
             return source.window((1,) * axes, (1,) * axes, before)
-        reach: Reach | None = None
+        field: ReceptiveField | None = None
         for part in _tensors(args):
             known = self.of(part)
             if known is not None and part.shape[2:] == out.shape[2:]:
-                reach = known if reach is None else reach.union(known)
-        return reach
+                field = known if field is None else field.union(known)
+        return field
 
 
 def _tensors(args: Any) -> list[Tensor]:

@@ -14,6 +14,7 @@ answer is exact.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,13 +28,15 @@ from lucency.methods.game import Coalitions, Fit, Plan, SuperpixelGame
 
 
 @dataclass(frozen=True)
-class Shapley(SuperpixelGame):
+class KernelShap(SuperpixelGame):
     """Shapley values of the superpixels, painted on them.
 
     Of the samples, which are an even number, all and none do not count.
     """
 
-    name: ClassVar[str] = "shapley"
+    name: ClassVar[str] = "kernel_shap"
+    formerly: ClassVar[tuple[str, ...]] = ("shapley",)
+    former_parameters: ClassVar[Mapping[str, str]] = {"stability": "repeatability"}
     title: ClassVar[str] = "Kernel SHAP"
     paper: ClassVar[str] = "Lundberg & Lee, NeurIPS 2017"
     unit: ClassVar[str] = "Shapley value of the superpixel"

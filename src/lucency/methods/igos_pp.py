@@ -14,7 +14,7 @@ is found by a backtracking line search (Armijo).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -30,7 +30,7 @@ from lucency.removal import Blur, Removal
 
 
 @dataclass(frozen=True)
-class Igos(MaskOptimiser):
+class IGOSpp(MaskOptimiser):
     """Learns a deletion and an insertion mask by integrated-gradient descent.
 
     Attributes:
@@ -42,10 +42,12 @@ class Igos(MaskOptimiser):
         smooth: lambda2, weight of its bilateral total variation.
         edge: sigma squared of the bilateral weight, in display values.
         noise: standard deviation of the noise added along the path (display values), against adversarial masks.
-        reach: the step length at which the line search begins.
+        step: the step length at which the line search begins.
     """
 
-    name: ClassVar[str] = "igos"
+    name: ClassVar[str] = "igos_pp"
+    formerly: ClassVar[tuple[str, ...]] = ("igos",)
+    former_parameters: ClassVar[Mapping[str, str]] = {"reach": "step"}
     title: ClassVar[str] = "iGOS++"
     paper: ClassVar[str] = "Khorram et al., ACM CHIL 2021"
     unit: ClassVar[str] = "share of the pixel that the mask claims"
@@ -58,13 +60,13 @@ class Igos(MaskOptimiser):
     smooth: float = 20.0
     edge: float = 0.01
     noise: float = 0.04
-    reach: float = 1000.0
+    step: float = 1000.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.iterations < 1 or self.path < 1 or self.cell < 1 or self.noise < 0 or not self.reach > 0:
+        if self.iterations < 1 or self.path < 1 or self.cell < 1 or self.noise < 0 or not self.step > 0:
             raise ParameterError(
-                "iGOS++ needs at least 1 iteration, path point and cell, noise of 0 or more, reach > 0."
+                "iGOS++ needs at least 1 iteration, path point and cell, noise of 0 or more, step > 0."
             )
 
     def optimised(self, probe: Probe, start: Tensor | None, generator: torch.Generator) -> Iterator[Iteration]:
@@ -117,7 +119,7 @@ class Igos(MaskOptimiser):
 
     def _line_search(self, probe: Probe, masks: Tensor, direction: Tensor, edges: list[Tensor]) -> Tensor:
         """The first of the shrinking steps whose loss falls enough (Armijo), all asked about in one batch."""
-        lengths = [self.reach * 0.2**i for i in range(8)]
+        lengths = [self.step * 0.2**i for i in range(8)]
         tries = [masks] + [(masks - length * direction).clamp(0, 1) for length in lengths]
         scores = probe.scores(torch.cat([self._pairs(probe, m) for m in tries]))[:, 0].view(-1, 4)
         signs = scores.new_tensor([1.0, 1.0, -1.0, -1.0])

@@ -44,7 +44,7 @@ OUTSIDE = 0.35
 Box = tuple[int, int, int, int]
 
 
-class Film:
+class Panels:
     """Draws the frames of one run.
 
     Raises:
