@@ -24,7 +24,7 @@ from nets import Window, classifier_of
 
 BOX = ((20, 32), (6, 18))
 SMALL = {"removal": Constant(0.0), "cell": 4, "sigma": 2.0, "jitter": 1, "area": 5e-3}
-AREA = {"removal": Constant(0.0), "iterations": 60, "step": 4, "sigma": 6.0}
+AREA = {"removal": Constant(0.0), "iterations": 60, "cell": 4, "sigma": 6.0}
 CASES: list[Method] = [
     MeaningfulPerturbation(iterations=60, **SMALL),
     MeaningfulPerturbation(iterations=60, game="preservation", **SMALL),
