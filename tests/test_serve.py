@@ -122,7 +122,7 @@ def test_every_parameter_that_is_told_has_a_meaning_and_no_parameter_names_a_fil
         ("occlusion", {"removal": "dataset-mean", "removal.source": "/etc/passwd"}),
         ("lime", {"removal.superpixels.source": "x", "removal.source": "/etc/passwd"}),
         ("instant", {"explainer": "/etc/passwd"}),
-        ("meaningful", {"start": "instant", "start.explainer": "/etc/passwd"}),
+        ("meaningful_perturbation", {"start": "instant", "start.explainer": "/etc/passwd"}),
     ],
 )
 def test_nothing_in_a_request_names_a_file(method: str, given: dict[str, Any]) -> None:

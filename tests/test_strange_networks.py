@@ -235,7 +235,7 @@ def test_what_depends_on_company_is_asked_alone(name: str, kind: type[Plain]) ->
     engine = Engine(classifier, seed=3)
     found = mapped(name, classifier, engine=engine)
     assert engine.batch_size == 1
-    assert all(p.size == 1 for p in engine.pieces.values())
+    assert all(p.size == 1 for p in engine.chunks.values())
     assert engine.notices[0].endswith("goes in by itself, which is slow.")
     assert engine.notices[0] in found.notices
     if name not in CAMS:
