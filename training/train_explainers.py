@@ -30,7 +30,8 @@ from lucency.removal import Healthy
 
 FIRST = {"train": 7_000_000, "report": 7_900_000}
 SIZE = 224
-PLANS = {"phantom": Plan(looks=32, checks=48, epochs=40), "effusion": Plan(looks=32, checks=48, epochs=40)}
+COUNTS = {"phantom": 311, "effusion": 591}
+PLANS = {"phantom": Plan(looks=32, checks=48, epochs=60), "effusion": Plan(looks=32, checks=48, epochs=60)}
 
 
 def simulated(folder: Path, first: int, count: int) -> None:
@@ -54,7 +55,7 @@ def simulated(folder: Path, first: int, count: int) -> None:
                 Image.fromarray(grey).save(folder / f"{seed}-{name}.png")
 
 
-def items_of(model: str, work: Path, patients: int) -> list[Item]:
+def items_of(model: str, work: Path, count: int) -> list[Item]:
     """The scans that train, calibrate and measure, with their patients."""
     if model == "phantom":
         pictures = sorted((work / "phantom").glob("*.png"))
@@ -62,11 +63,11 @@ def items_of(model: str, work: Path, patients: int) -> list[Item]:
         return [
             Item(p.name, str(who), partial(read_scan, p))
             for p, who in zip(pictures, whose, strict=True)
-            if who < FIRST["train"] + patients
+            if who < FIRST["train"] + count
         ]
     found = [Item(p.name, who, partial(read_scan, p)) for p, who, part in films() if part != "test"]
-    # The films lie by patient; a few left out at the end must not be of one kind.
-    return sorted(found, key=lambda item: sha256(item.name.encode()).hexdigest())
+    # The films lie by patient; those left out must not be of one kind.
+    return sorted(found, key=lambda item: sha256(item.name.encode()).hexdigest())[:count]
 
 
 def films() -> list[tuple[Path, str, str]]:
@@ -83,11 +84,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=["phantom", "effusion"])
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--patients", type=int, default=500)
+    parser.add_argument("--count", type=int, help="simulated patients, or real films, that train and calibrate")
     arguments = parser.parse_args()
+    count = arguments.count or COUNTS[arguments.model]
     if arguments.model == "phantom":
         simulated(arguments.work / "report-phantom", FIRST["report"], 120)
-        simulated(arguments.work / "phantom", FIRST["train"], arguments.patients)
+        simulated(arguments.work / "phantom", FIRST["train"], count)
     said = ""
 
     def say(share: float, words: str) -> None:
@@ -101,7 +103,7 @@ def main() -> None:
         Engine(load_classifier(f"lucency:{arguments.model}")),
         "effusion",
         OcclusionTeacher(removal=Healthy()),
-        items_of(arguments.model, arguments.work, arguments.patients),
+        items_of(arguments.model, arguments.work, count),
         arguments.work / f"{arguments.model}.safetensors",
         PLANS[arguments.model],
         on_progress=say,

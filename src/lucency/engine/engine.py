@@ -619,18 +619,26 @@ class Probe:
     @asking()
     def together(self, boxes: Tensor, order: Tensor) -> list[Tensor]:
         """The ``order`` ``[N]`` of boxes ``[N, axes, 2]``, cut into batches that this engine computes well at once."""
-        if (fast := self._scorer(len(order))) is None:
+        if self._scorer(len(order)) is None:
             return list(torch.split(order, self.batch_size))
-        edges = (boxes[:, :, 1] - boxes[:, :, 0]).amax(0)
-        stride = torch.tensor(fast.stride((int(edges[0]), int(edges[1]))))
-        classes = torch.unique((boxes[order, :, 0] % stride), dim=0, return_inverse=True)[1]
+        classes = self.alignment(boxes)[order]
         most = self.engine.chunks["windows"].size
-        batches = [b for c in classes.unique() for b in torch.split(order[classes == c], most)]
+        batches = [b for c in set(classes.tolist()) for b in torch.split(order[classes == c], most)]
         place = {int(n): i for i, n in enumerate(order)}
         return sorted(batches, key=lambda b: place[int(b[0])])
 
     def _removed_at(self, masks: Tensor, corners: Tensor | None, size: tuple[int, int]) -> Tensor:
         return self.removed(masks) if corners is None else self.removed_in(masks, corners, size)
+
+    @asking()
+    def alignment(self, boxes: Tensor) -> Tensor:
+        """A number for each box of ``[N, axes, 2]``, int64 ``[N]``; those with the same are computed well at once."""
+        if (fast := self._scorer(len(boxes))) is None:
+            return torch.zeros(len(boxes), dtype=torch.int64)
+        edges = (boxes[:, :, 1] - boxes[:, :, 0]).amax(0)
+        stride = torch.tensor(fast.stride((int(edges[0]), int(edges[1]))))
+        alike: Tensor = torch.unique(boxes[:, :, 0] % stride, dim=0, return_inverse=True)[1]
+        return alike
 
     def removed_in(self, masks: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
         """The part of :meth:`removed` inside boxes of one size whose ``corners`` ``[B, 2]`` are given."""

@@ -57,7 +57,7 @@ class Prediction:
 
     Attributes:
         lattice: the value of each place of the teacher, ``[*lattice]`` (of occlusion: each patch).
-        expected: the expected error of each, likewise.
+        inner: what the decoder said of each in its own unit (of occlusion falls of the log-odds, for probabilities).
         heatmap: ``[*grid]``.
         band: half of the width of the band around it, ``[*grid]``; it holds the slow map at a share
             :data:`COVERAGE` of places.
@@ -65,7 +65,7 @@ class Prediction:
     """
 
     lattice: Tensor
-    expected: Tensor
+    inner: Tensor
     heatmap: Tensor
     band: Tensor
     distance: float
@@ -97,6 +97,11 @@ class Learnt:
     trust: Trust
     history: Mapping[str, Any]
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers that it reads."""
+        return tuple(tap.name for tap in self.taps)
+
     def fits(self, classifier: Classifier) -> bool:
         """Whether it was trained for this classifier's weights."""
         return self.model[1] == classifier.fingerprint
@@ -118,7 +123,7 @@ class Learnt:
             distance = float(distances(self.usual, self.pooled(fitted))[0])
         return Prediction(
             said.value[0],
-            said.error[0],
+            raw[0, 0],
             both[0],
             self.trust.factor * both[1],
             distance / self.trust.threshold if math.isfinite(self.trust.threshold) else 0.0,

@@ -82,6 +82,12 @@ class Teacher(ABC):
             what there was to say.
         """
 
+    def inwardly(self, raw: Tensor, looks: Looks, clean: Tensor) -> tuple[Tensor, Tensor] | None:
+        """By how much the raw numbers ``[B, 2, *lattice]`` of a decoder were wrong in its own unit, ``[B, m]``, and the
+        mean square of what there was to say, ``[B]``; ``None`` where that unit is the map's.
+        """
+        return None
+
     @abstractmethod
     def painted(self, values: Tensor, grid: Grid) -> Tensor:
         """Values ``[B, *lattice]`` as maps ``[B, *grid]``."""
@@ -161,6 +167,14 @@ class OcclusionTeacher(Teacher):
         falls = clean[:, None] - looks.scores
         value, error = (maps.flatten(1).gather(1, which) for maps in (said.value, said.error))
         return value - falls, error, falls.square().mean(1)
+
+    def inwardly(self, raw: Tensor, looks: Looks, clean: Tensor) -> tuple[Tensor, Tensor] | None:
+        if not self.odds:
+            return None
+        # A score that is full to the brim hardly moves while the log-odds fall, so that there is no slope to learn by.
+        left, full = (p.clamp(SURE, 1 - SURE).logit() for p in (looks.scores, clean[:, None]))
+        falls = full - left
+        return raw[:, 0].flatten(1).gather(1, looks.pieces.long()) - falls, falls.square().mean(1)
 
     def painted(self, values: Tensor, grid: Grid) -> Tensor:
         return self.patches(grid).averaged(values)

@@ -346,10 +346,12 @@ class _Training:
     def _loss(self, decoder: Decoder, part: _Part, which: Tensor, usual: float) -> Tensor:
         clean = part.clean[which]
         raw = decoder(part.maps(which), context(clean), self.teacher.lattice(self.grid))
-        said = self.teacher.said(raw, clean)
-        wrong, expected, signal = self.teacher.compared(said, Looks(part.pieces[which], part.scores[which]), clean)
+        looks = Looks(part.pieces[which], part.scores[which])
+        wrong, expected, signal = self.teacher.compared(self.teacher.said(raw, clean), looks, clean)
         scale = signal + (FLOOR**2) * usual + 1e-12
         value = (wrong.square().mean(1) / scale).mean()
+        if (inner := self.teacher.inwardly(raw, looks, clean)) is not None:
+            value = value + (inner[0].square().mean(1) / (inner[1] + FLOOR**2)).mean()
         # Laplace's likelihood of the errors; the value learns nothing from it.
         expected = expected + 1e-3 * scale.sqrt()[:, None]
         error = (wrong.detach().abs() / expected + expected.log() - 0.5 * scale.log()[:, None]).mean()

@@ -110,6 +110,15 @@ class Patches:
             )
         return total / torch.where(weight > 0, weight, 1.0)
 
+    def beneath(self, maps: Tensor) -> Tensor:
+        """The mean of maps ``[B, *grid]`` beneath each patch, float32 ``[B, *counts]``; a soft patch as it hides."""
+        total = maps.float()
+        for axis in range(len(self.grid)):
+            cores = torch.arange(self.counts[axis]) * math.prod(self.counts[axis + 1 :])
+            cover = self._profile(cores, axis, maps.device)
+            total = torch.tensordot(total, cover / cover.sum(1, keepdim=True), ([axis + 1], [1])).movedim(-1, axis + 1)
+        return total
+
     def masks(self, which: Tensor, device: torch.device | None = None) -> Tensor:
         """float32 ``[B, *grid]`` for the patches ``which`` ``[B]``: 0 = hidden, 1 = kept."""
         hidden = torch.ones((len(which),) + (1,) * len(self.grid), device=device)

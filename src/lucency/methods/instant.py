@@ -12,16 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
 from typing import ClassVar
 
 from lucency.classifier import Classifier, Question
-from lucency.engine import Engine, Probe
-from lucency.errors import ModelError, ParameterError, QuestionError
-from lucency.explainers import Learnt, OcclusionTeacher, Prediction, RiseTeacher, ShapleyTeacher, Teacher
+from lucency.engine import Engine
+from lucency.errors import ParameterError, QuestionError
+from lucency.explainers import Learnt, OcclusionTeacher, RiseTeacher, ShapleyTeacher, Teacher
 from lucency.explainers.learnt import COVERAGE
+from lucency.explainers.shelf import explainer_for, opened, predicted
 from lucency.masks import Cells
 from lucency.methods.base import Fact, Method, Step
 from lucency.methods.kernel_shap import KernelShap
@@ -56,7 +54,7 @@ class Instant(Method):
         super().__post_init__()
         if self.explainer is not None:
             # A map means what that of the learnt method means.
-            object.__setattr__(self, "unit", _read(self.explainer).teacher.unit)
+            object.__setattr__(self, "unit", opened(self.explainer).teacher.unit)
 
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         learnt = self.learnt(engine.classifier, question)
@@ -81,11 +79,8 @@ class Instant(Method):
         )
 
     def reads(self, classifier: Classifier) -> tuple[str, ...]:
-        learnt = self._explainer(classifier)
-        return () if learnt is None or not learnt.fits(classifier) else tuple(tap.name for tap in learnt.taps)
-
-    def _explainer(self, classifier: Classifier) -> Learnt | None:
-        return shipped(classifier) if self.explainer is None else _read(self.explainer)
+        learnt = explainer_for(classifier, self.explainer)
+        return () if learnt is None or not learnt.fits(classifier) else learnt.layers
 
     def learnt(self, classifier: Classifier, question: Question) -> Learnt:
         """The explainer for a question.
@@ -94,7 +89,7 @@ class Instant(Method):
             QuestionError: when there is none, or it was trained for another model or question.
         """
         classifier.network()
-        learnt = self._explainer(classifier)
+        learnt = explainer_for(classifier, self.explainer)
         if learnt is None:
             raise QuestionError(
                 f"There is no instant map for {classifier.name} yet; train one with `lucency explainer train --model M "
@@ -111,37 +106,6 @@ class Instant(Method):
                 f"{question.label}; ask for {learnt.name}, or train another explainer."
             )
         return learnt
-
-
-def predicted(learnt: Learnt, scan: Scan, question: Question, engine: Engine) -> tuple[Probe, Prediction]:
-    """What an explainer says of a scan, from the same pass that gives the clean score."""
-    engine = engine.remembering()
-    _, (_, heard) = engine.clean(scan, [tap.name for tap in learnt.taps])
-    probe = engine.open(scan, question)
-    maps = [tap.maps(heard[tap.name]).cpu() for tap in learnt.taps]
-    return probe, learnt.predicted(maps, float(probe.clean[0]), probe.grid)
-
-
-def shipped(classifier: Classifier) -> Learnt | None:
-    """The explainer that comes with a shipped model; ``None`` for any other, and for other weights."""
-    name = classifier.name.removeprefix("lucency:")
-    file = Path(str(files("lucency.explainers") / "weights" / f"{name}.safetensors"))
-    if name == classifier.name or not file.is_file():
-        return None
-    learnt = _loaded(str(file), file.stat().st_mtime_ns)
-    return learnt if learnt.fits(classifier) else None
-
-
-def _read(path: str) -> Learnt:
-    try:
-        return _loaded(path, Path(path).stat().st_mtime_ns)
-    except OSError as error:
-        raise ModelError(f"There is no explainer {path}; `lucency explainer train --out {path}` makes one.") from error
-
-
-@cache
-def _loaded(path: str, _changed: int) -> Learnt:
-    return Learnt.load(path)
 
 
 def teacher_for(method: Method, grid: tuple[int, ...], odds: bool) -> Teacher:
