@@ -437,11 +437,11 @@ def test_ctrl_c_in_an_evaluation_keeps_the_curves_so_far(
     from lucency.cli.console import Bar
 
     def share(self: Bar, done: float, note: str = "") -> None:
-        if note == "LeRF":
+        if note.endswith(at):
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Bar, "share", share)
-    out = tmp_path / "o"
+    out, at = tmp_path / "o", "deletion"
     arguments = ["--methods", "gradient,rise", "--repeats", "1", "--out", out, "--json"]
     code, said, err = lucency("compare", scan, "--model", model, *arguments)
     assert (code, err) == (130, "")
@@ -450,6 +450,22 @@ def test_ctrl_c_in_an_evaluation_keeps_the_curves_so_far(
     assert "LeRF AOPC" in row
     assert "deletion AUC" not in row
     assert (out / "comparison.html").exists()
+    np.save(tmp_path / "map.npy", np.eye(64, 96))
+    arguments = [tmp_path / "map.npy", "--model", model, "--repeats", "1", "--out", out / "evaluation", "--json"]
+    code, said, err = lucency("evaluate", scan, *arguments)
+    assert (code, err) == (130, "")
+    assert [curve["kind"] for curve in json.loads(said)["curves"]] == ["MoRF", "LeRF"]
+    assert (out / "evaluation" / "curves.png").exists()
+    at = "MoRF"
+    code, said, err = lucency("evaluate", scan, *arguments[:-3])
+    assert (code, said) == (130, "Stopped before the first curve was done.\n")
+    # Of the layers of a network, those so far.
+    at = "map 0"
+    code, said, err = lucency("layers", scan, "--model", "lucency:phantom", "--top", "500", "--json")
+    assert (code, err) == (130, "")
+    found = [one["map"] for one in json.loads(said)["maps"]]
+    assert found[-1] == 0
+    assert found.count(0) == 1
 
 
 def test_evaluate_maps_and_methods(lucency: Any, model: str, scan: str, tmp_path: Path) -> None:
