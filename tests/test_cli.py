@@ -456,9 +456,12 @@ def test_ctrl_c_in_an_evaluation_keeps_the_curves_so_far(
     assert (code, err) == (130, "")
     assert [curve["kind"] for curve in json.loads(said)["curves"]] == ["MoRF", "LeRF"]
     assert (out / "evaluation" / "curves.png").exists()
+    code, said, _ = lucency("evaluate", scan, *arguments[:3], "--budget", "1ms", "--region", "32", "--json")
+    assert code == 0
+    assert [curve["kind"] for curve in json.loads(said)["curves"]] == ["MoRF"]
     at = "MoRF"
     code, said, err = lucency("evaluate", scan, *arguments[:-3])
-    assert (code, said) == (130, "Stopped before the first curve was done.\n")
+    assert (code, said, err) == (130, "", "Stopped before the first curve was done.\n")
     # Of the layers of a network, those so far.
     at = "map 0"
     code, said, err = lucency("layers", scan, "--model", "lucency:phantom", "--top", "500", "--json")

@@ -101,6 +101,7 @@ class Fading(Edges):
 
 
 def test_a_map_without_relief_does_not_pass_for_another_map() -> None:
+    Fading.asked = 0
     found = check(Fading(), [scan()], Engine(classifier_of(Weighted())), target=0, watch="logit", seeds=1)
     assert Fading.asked == 3
     assert found is not None

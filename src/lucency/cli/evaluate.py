@@ -59,6 +59,10 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME", help="What stands where pixels are gone; each curve's own if left out."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time for the curves, as in 30s or 2min; what is done then is kept."),
+    ] = None,
     frame: Frame = None,
     window: Window = None,
     value_range: ValueRange = None,
@@ -74,7 +78,7 @@ def evaluate(
     """
     from lucency import Explainer
     from lucency import evaluate as evaluate_maps
-    from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress, say
+    from lucency.cli.console import cancelled_by_ctrl_c, out, print_json, progress, say, tell
     from lucency.cli.film import read
     from lucency.cli.folder import results
     from lucency.cli.model import classifier_named
@@ -109,9 +113,11 @@ def evaluate(
             repeats=repeats,
             removal=standing,
         )
-        evaluation = drained(steps, on_step=bar.stage, cancel=cancelled)
+        evaluation = drained(steps, on_step=bar.stage, budget=budget, cancel=cancelled)
+        if not evaluation.curves and not cancelled.is_set():
+            raise ParameterError("The budget ended before the first curve was done; give it more time.")
         if not evaluation.curves:
-            say("Stopped before the first curve was done.")
+            tell("Stopped before the first curve was done.")
             raise typer.Exit(INTERRUPTED)
         files: list[Path] = []
         if folder is not None:
