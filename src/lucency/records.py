@@ -295,6 +295,11 @@ class Provenance(Record):
     costs: Mapping[str, Cost] = field(default_factory=dict)
     format: Annotated[int, _positive] = FORMAT
 
+    @property
+    def spent_on(self) -> str:
+        """What the evaluations were for, in words: ``"map 730, verdict 20"``; empty for a bare map."""
+        return ", ".join(f"{part} {cost.evaluations:,}" for part, cost in self.costs.items() if cost.evaluations)
+
     def as_dict(self) -> dict[str, Any]:
         """As :class:`Record` does; the cost lies beside the rest."""
         found = super().as_dict()

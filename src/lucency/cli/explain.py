@@ -264,6 +264,7 @@ def record(explanation: Explanation, files: list[Path]) -> dict[str, Any]:
         "probability": explanation.probability,
         "peak": None if explanation.peak is None else list(explanation.peak),
         **about.cost.as_dict(),
+        "costs": {part: cost.as_dict() for part, cost in about.costs.items()},
         "files": [str(file) for file in files],
         "model": about.model.name,
         "method": about.method.name,
@@ -289,6 +290,8 @@ def sentences(explanation: Explanation, files: list[Path]) -> list[Text]:
     cost = f"{about.cost.evaluations} evaluations"
     if about.cost.gradients:
         cost += f", {about.cost.gradients} gradients"
+    if len(about.costs) > 1:
+        cost += f": {about.spent_on}"
     where = "Nothing reacted" if explanation.peak is None else f"Maximum of the map at {place_of(explanation.peak)}"
     how = about.method.title
     if about.removal is not None:

@@ -95,7 +95,8 @@ def spoken(value: Any) -> str:
 def how_made(provenance: Provenance) -> list[tuple[str, str]]:
     """Everything needed to repeat an explanation, as rows of a table."""
     scan, model, method, cost = provenance.scan, provenance.model, provenance.method, provenance.cost
-    spent = f"{cost.evaluations:,} evaluations, {cost.gradients:,} gradients, "
+    spent = f"{cost.evaluations:,} evaluations{f' ({provenance.spent_on})' if provenance.spent_on else ''}, "
+    spent += f"{cost.gradients:,} gradients, "
     spent += f"{cost.seconds:.2f} s on {provenance.device}"
     spacing = "unknown" if scan.spacing is None else " × ".join(f"{s:.4g}" for s in scan.spacing) + " mm"
     return [
