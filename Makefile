@@ -1,6 +1,6 @@
 # make demo   explain the shipped X-ray with the shipped model; leaves pictures and a report in out/demo
 # make test   run the whole suite
-# make lint   ruff and mypy
+# make lint   ruff and mypy, and tsc on the browser's modules where it is installed
 # make fuzz   ten minutes of hostile files, names, kills and full disks
 # make docs   build the documentation into site/
 # make bench  occlusion against Captum and MONAI, how soon a map is useful, how many evaluations methods need
@@ -31,6 +31,8 @@ lint: env-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	@if command -v tsc >/dev/null; then for each in viewer serve/page; do tsc -p src/lucency/$$each/jsconfig.json; done; \
+		else echo "tsc is not installed: the types of the browser's modules were not checked"; fi
 
 docs: env-docs
 	$(RUN) -m mkdocs build --strict --quiet

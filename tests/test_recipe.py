@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import threading
-import types
 from pathlib import Path
 
 import numpy as np
@@ -216,34 +214,3 @@ def test_the_public_names_are_shown() -> None:
 def test_live_panels_need_a_notebook() -> None:
     with pytest.raises(LucencyError, match="notebook"):
         Explainer(window(), patch=4).watch(scan(), 0)
-
-
-class Cell:
-    """What a notebook does with what is displayed."""
-
-    def __init__(self) -> None:
-        self.shown: list[object] = []
-
-    def update(self, what: object) -> None:
-        self.shown.append(what)
-
-
-@pytest.mark.parametrize("method", ["occlusion", "lime"])
-def test_a_notebook_shows_three_panels_and_then_the_answer(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = Cell()
-    display = types.ModuleType("IPython.display")
-    display.HTML = str  # type: ignore[attr-defined]
-    display.display = lambda *_, **__: cell  # type: ignore[attr-defined]
-    shell = types.ModuleType("IPython")
-    shell.get_ipython = object  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "IPython", shell)
-    monkeypatch.setitem(sys.modules, "IPython.display", display)
-    monkeypatch.setattr("lucency.render.notebook.PAUSE", 0.0)
-    answer = Explainer(window(), method=method, error_bars=2).watch(scan(), 0)
-    *before, last = cell.shown
-    panels = [page for page in map(str, before) if "<figure" in page]
-    assert panels
-    assert all(page.count("<figure") == 3 and "<progress" in page for page in panels)
-    assert "100%" in panels[-1]
-    assert any("error bars, copy 2 of 2" in page for page in map(str, before)) == (method == "occlusion")
-    assert last is answer

@@ -107,6 +107,14 @@ class Explanation:
 
         return html(self)
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        """The viewer, which a notebook shows in place of the HTML; nothing without the ``notebook`` extra."""
+        if find_spec("anywidget") is None or find_spec("IPython") is None:
+            return {}
+        from lucency.viewer.widget import bundle
+
+        return bundle(self)
+
     def anonymous(self) -> Explanation:
         """The same with a hash of the pixels in place of the name of the scan's file."""
         scan = self.provenance.scan

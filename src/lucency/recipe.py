@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from lucency.classifier import Classifier, Question
 from lucency.classifier.loading import Scores, load_classifier
 from lucency.engine import Engine
 from lucency.error_bars import with_error_bars
-from lucency.errors import MissingExtraError, ModelError, ParameterError
+from lucency.errors import ModelError, ParameterError
 from lucency.explanation import Explanation
 from lucency.methods import Method, Step, method_named
 from lucency.methods.occlusion import Occlusion
@@ -210,14 +209,12 @@ class Explainer:
         """Shows the three panels live in a notebook cell while the method runs; gives the answer.
 
         Raises:
-            MissingExtraError: outside a notebook, or without the ``render`` extra.
+            MissingExtraError: outside a notebook, or without the ``notebook`` extra.
         """
-        if find_spec("matplotlib") is None or find_spec("jinja2") is None:
-            raise MissingExtraError("Live panels need the pictures' packages; pip install 'lucency[render]'.")
-        from lucency.render.notebook import LivePanels
+        from lucency.viewer.widget import Live
 
         film = as_scan(scan)
-        panels = LivePanels(self.classifier.prepare(film), self.method)
+        panels = Live(self.classifier.prepare(film), self.method)
         explanation = self(film, target, on_step=panels, on_progress=panels.progress)
         panels.finish(explanation)
         return explanation

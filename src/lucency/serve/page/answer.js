@@ -1,7 +1,7 @@
 /** The answer under the panels: verdict, notices, numbers, evaluation curves, and what can be kept. */
 
 import { address, post } from "./api.js";
-import { Chart, keyTo, spoken } from "./chart.js";
+import { Chart, keyTo, spoken } from "/viewer/chart.js";
 import { button, fill, h } from "./dom.js";
 import { readable } from "./forms.js";
 import { complain, say } from "./voice.js";

@@ -1,7 +1,7 @@
 /** The three panels: the film, the film as it is perturbed now, and the reaction growing. */
 
 import { LucencyViewer } from "/viewer/viewer.js";
-import { Chart, spoken } from "./chart.js";
+import { Chart, spoken } from "/viewer/chart.js";
 import { button, fill, h } from "./dom.js";
 import { layerOf, perturbedFilm } from "./films.js";
 import { words } from "./words.js";

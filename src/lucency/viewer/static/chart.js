@@ -1,8 +1,14 @@
-/** Curves and scatters on a canvas. */
+/**
+ * Curves and scatters on a canvas, in the colours of the page around them.
+ *
+ * @module chart
+ */
 
 /** @typedef {{name: string, points: [number, number][], band?: [number, number][]}} Series */
 
 const HUES = ["--curve-1", "--curve-2", "--curve-3", "--curve-4", "--curve-5", "--curve-6"];
+/** What stands in where a page has no colours of its own; both are read on light and on dark. @type {Record<string, string>} */
+const PLAIN = { "--line": "#80808059", "--film": "#00000000", "--curve-1": "#2f8fe0", "--curve-2": "#e0702f" };
 const DASHES = [[], [6, 4], [2, 3], [8, 3, 2, 3], [1, 2], [10, 4]];
 
 /**
@@ -10,7 +16,7 @@ const DASHES = [[], [6, 4], [2, 3], [8, 3, 2, 3], [1, 2], [10, 4]];
  * @param {number} high
  * @returns {number[]} round values between the two
  */
-function ticks(low, high) {
+function ticksBetween(low, high) {
   const rough = (high - low) / 4 || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? rough;
@@ -23,7 +29,7 @@ function ticks(low, high) {
 const short = (value) => String(Number(value.toPrecision(3)));
 
 /** @param {readonly number[]} values */
-function ends(values) {
+function endsOf(values) {
   let low = Infinity;
   let high = -Infinity;
   for (const value of values) {
@@ -83,7 +89,7 @@ export class Chart {
     const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     const style = getComputedStyle(canvas);
     /** @param {string} name */
-    const colour = (name) => style.getPropertyValue(name).trim();
+    const colour = (name) => style.getPropertyValue(name).trim() || PLAIN[name] || style.color;
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
     pen.font = `12px ${style.fontFamily}`;
@@ -91,12 +97,12 @@ export class Chart {
     const { axes, scatter, at, level } = this.#how;
     const all = this.#series.flatMap((one) => [...one.points, ...(one.band ?? []).flatMap(([l, u], i) =>
       /** @type {[number, number][]} */ ([[one.points[i]?.[0] ?? 0, l], [one.points[i]?.[0] ?? 0, u]]))]);
-    const [left, right] = ends(all.map((p) => p[0]));
-    let [low, high] = ends([...all.map((p) => p[1]), ...(level === null ? [] : [level])]);
+    const [left, right] = endsOf(all.map((p) => p[0]));
+    let [low, high] = endsOf([...all.map((p) => p[1]), ...(level === null ? [] : [level])]);
     const room = (high - low) * 0.06;
     low -= room;
     high += room;
-    const marks = ticks(low, high);
+    const marks = ticksBetween(low, high);
     const box = { left: 12 + Math.max(...marks.map((m) => pen.measureText(short(m)).width), 8), top: axes[1] ? 24 : 8,
       right: width - 10, bottom: height - (axes[0] ? 36 : 20) };
     /** @param {number} x */
@@ -119,7 +125,7 @@ export class Chart {
     }
     pen.textBaseline = "top";
     pen.textAlign = "center";
-    for (const mark of ticks(left, right)) {
+    for (const mark of ticksBetween(left, right)) {
       const x = across(mark);
       if (x < box.left - 1 || x > box.right + 1) continue;
       const half = pen.measureText(short(mark)).width / 2;
@@ -189,8 +195,8 @@ export class Chart {
  * @param {(y: string, from: string, to: string, x: string, left: string, right: string) => string} say
  */
 export function spoken(points, axes, say) {
-  const [left, right] = ends(points.map((p) => p[0]));
-  const [low, high] = ends(points.map((p) => p[1]));
+  const [left, right] = endsOf(points.map((p) => p[0]));
+  const [low, high] = endsOf(points.map((p) => p[1]));
   return say(axes[1], short(low), short(high), axes[0], short(left), short(right));
 }
 
