@@ -30,7 +30,10 @@ void main() {
   gl_Position = vec4(gl_VertexID == 1 ? 3.0 : -1.0, gl_VertexID == 2 ? 3.0 : -1.0, 0.0, 1.0);
 }`;
 
-const FRAGMENT = `#version 300 es
+// Choices are made when it is compiled, since a processor that stands in for a graphics card takes every branch. DRAWN:
+// 0 the film alone, 1 with the map in colour, 2 with its outline, 3 only the outline of a mask. SMOOTHLY: interpolated.
+// SMALL: a pixel of the screen covers several of the film. SAMPLES: how many points of the layer along each side.
+const FRAGMENT = `
 precision highp float;
 precision highp int;
 precision highp usampler2D;
@@ -42,10 +45,8 @@ uniform vec2 centre;       // column, row
 uniform vec2 scale;        // device pixels for each column and row
 uniform int levels;
 uniform int channels;
-uniform bool smoothly;
 uniform vec2 grey;         // share of 65535 that is black; share that lies between black and white
 uniform bool invert;
-uniform int drawn;         // 0 the film alone, 1 with the map in colour, 2 with its outline, 3 only the outline of a mask
 uniform vec4 place;        // column, row, width, height of the layer on the film
 uniform float limit;
 uniform float opacity;
@@ -72,10 +73,15 @@ vec3 bilinear(vec2 at, int level) {
 }
 
 vec3 filmAt(vec2 at) {
+#if SMALL
   float lod = clamp(log2(max(1.0 / scale.x, 1.0 / scale.y)), 0.0, float(levels - 1));
-  if (lod == 0.0) return smoothly ? bilinear(at, 0) : texel(ivec2(floor(at * vec2(textureSize(film, 0)) / filmSize)), 0);
   int low = int(floor(lod));
   return mix(bilinear(at, low), bilinear(at, min(low + 1, levels - 1)), lod - float(low));
+#elif SMOOTHLY
+  return bilinear(at, 0);
+#else
+  return texel(ivec2(floor(at * vec2(textureSize(film, 0)) / filmSize)), 0);
+#endif
 }
 
 float value(ivec2 at) {
@@ -87,34 +93,37 @@ float single(vec2 at) {
   vec2 inside = (at - place.xy) / place.zw;
   if (any(lessThan(inside, vec2(0))) || any(greaterThanEqual(inside, vec2(1)))) return 0.0;
   vec2 p = inside * vec2(textureSize(layer, 0));
-  float found;
-  if (smoothly && drawn != 3) {
-    p -= 0.5;
-    ivec2 i = ivec2(floor(p));
-    vec2 f = p - vec2(i);
-    found = mix(mix(value(i), value(i + ivec2(1, 0)), f.x), mix(value(i + ivec2(0, 1)), value(i + ivec2(1, 1)), f.x), f.y);
-  } else {
-    found = value(ivec2(floor(p)));
-  }
+#if SMOOTHLY && DRAWN != 3
+  p -= 0.5;
+  ivec2 i = ivec2(floor(p));
+  vec2 f = p - vec2(i);
+  float found = mix(mix(value(i), value(i + ivec2(1, 0)), f.x), mix(value(i + ivec2(0, 1)), value(i + ivec2(1, 1)), f.x), f.y);
+#else
+  float found = value(ivec2(floor(p)));
+#endif
   return clamp(found / limit, -1.0, 1.0);
 }
 
 // The mean over a pixel of the screen, where many of the layer lie in it.
 float strength(vec2 at) {
-  vec2 step = vec2(textureSize(layer, 0)) / place.zw / scale;
-  int n = clamp(int(ceil(max(step.x, step.y) - 0.01)), 1, 4);
-  if (n == 1 || drawn == 3) return single(at);
+#if SAMPLES == 1
+  return single(at);
+#else
   float sum = 0.0;
-  for (int i = 0; i < n * n; i++) {
-    sum += single(at + (vec2(i % n, i / n) + 0.5 - 0.5 * float(n)) / float(n) / scale);
+  for (int i = 0; i < SAMPLES * SAMPLES; i++) {
+    sum += single(at + ((vec2(i % SAMPLES, i / SAMPLES) + 0.5) / float(SAMPLES) - 0.5) / scale);
   }
-  return sum / float(n * n);
+  return sum / float(SAMPLES * SAMPLES);
+#endif
 }
 
 int side(vec2 at) {
   float t = strength(at);
-  if (drawn == 3) return t > 0.0 ? 1 : 0;
+#if DRAWN == 3
+  return t > 0.0 ? 1 : 0;
+#else
   return t >= threshold ? 1 : (both && t <= -threshold ? -1 : 0);
+#endif
 }
 
 // On which side of zero a region begins within a line's thickness of a point that lies in none.
@@ -137,30 +146,31 @@ vec3 hue(float t) {
 
 void main() {
   vec2 at = centre + (vec2(gl_FragCoord.x, size.y - gl_FragCoord.y) - 0.5 * size) / scale;
-  bool off = any(lessThan(at, vec2(0))) || any(greaterThanEqual(at, filmSize));
-  if (drawn == 3) {
-    if (outline(at) == 0) discard;
-    colour = vec4(maskColour, 1.0);
-    return;
-  }
-  if (off) {
+#if DRAWN == 3
+  if (outline(at) == 0) discard;
+  colour = vec4(maskColour, 1.0);
+#else
+  if (any(lessThan(at, vec2(0))) || any(greaterThanEqual(at, filmSize))) {
     colour = vec4(0.0, 0.0, 0.0, 1.0);
     return;
   }
   vec3 shown = clamp((filmAt(at) - grey.x) / grey.y, 0.0, 1.0);
   if (invert) shown = 1.0 - shown;
-  if (drawn == 1) {
-    float t = strength(at);
-    float share = abs(t) < threshold || (t < 0.0 && !both) ? 0.0 : abs(t) * opacity;
-    shown = mix(shown, hue(t), share);
-  } else if (drawn == 2) {
-    int there = outline(at);
-    if (there != 0) shown = hue(float(there));
-  }
+#if DRAWN == 1
+  float t = strength(at);
+  float share = abs(t) < threshold || (t < 0.0 && !both) ? 0.0 : abs(t) * opacity;
+  shown = mix(shown, hue(t), share);
+#elif DRAWN == 2
+  int there = outline(at);
+  if (there != 0) shown = hue(float(there));
+#endif
   colour = vec4(shown, 1.0);
+#endif
 }`;
 
 /** @typedef {{texture: WebGLTexture, holders: Set<object>, levels: number}} Held */
+
+/** @typedef {{program: WebGLProgram, place: (name: string) => WebGLUniformLocation | null}} Program */
 
 /** @type {Painter | null | undefined} */
 let shared;
@@ -188,21 +198,36 @@ export class Painter {
     /** @type {Set<() => void>} */
     this.redraw = new Set();
     this.largest = gl.getParameter(gl.MAX_TEXTURE_SIZE);
-    this.program = this.#program();
+    /** @type {Map<string, Program>} */
+    this.programs = new Map();
+    this.#start();
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => {
       this.held.clear();
-      this.program = this.#program();
+      this.programs.clear();
+      this.#start();
       this.redraw.forEach((again) => again());
     });
   }
 
-  #program() {
+  #start() {
+    this.gl.bindVertexArray(this.gl.createVertexArray());
+    this.gl.pixelStorei(this.gl.UNPACK_ALIGNMENT, 1);
+  }
+
+  /**
+   * @param {Record<string, number>} choices
+   * @returns {Program}
+   */
+  #program(choices) {
     const { gl } = this;
+    const defines = Object.entries(choices).map(([name, value]) => `#define ${name} ${value}\n`).join("");
+    const known = this.programs.get(defines);
+    if (known) return known;
     const program = /** @type {WebGLProgram} */ (gl.createProgram());
     for (const [kind, source] of /** @type {[number, string][]} */ ([
       [gl.VERTEX_SHADER, VERTEX],
-      [gl.FRAGMENT_SHADER, FRAGMENT],
+      [gl.FRAGMENT_SHADER, `#version 300 es\n${defines}${FRAGMENT}`],
     ])) {
       const shader = /** @type {WebGLShader} */ (gl.createShader(kind));
       gl.shaderSource(shader, source);
@@ -214,15 +239,14 @@ export class Painter {
       const said = (gl.getAttachedShaders(program) ?? []).map((s) => gl.getShaderInfoLog(s)).join("\n");
       throw new Error(`The viewer's shader does not compile: ${said}`);
     }
-    gl.useProgram(program);
-    gl.bindVertexArray(gl.createVertexArray());
-    gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     /** @type {Map<string, WebGLUniformLocation | null>} */
     const places = new Map();
-    return (/** @type {string} */ name) => {
+    const place = (/** @type {string} */ name) => {
       if (!places.has(name)) places.set(name, gl.getUniformLocation(program, name));
       return places.get(name) ?? null;
     };
+    this.programs.set(defines, { program, place });
+    return { program, place };
   }
 
   /**
@@ -237,7 +261,7 @@ export class Painter {
    * @param {Scene} scene
    */
   paint(pen, holder, film, layer, masks, view, scene) {
-    const { gl, canvas, program } = this;
+    const { gl, canvas } = this;
     const { width, height } = scene;
     if (canvas.width < width) canvas.width = width;
     if (canvas.height < height) canvas.height = height;
@@ -254,47 +278,51 @@ export class Painter {
     gl.viewport(0, 0, width, height);
     gl.activeTexture(gl.TEXTURE0);
     const picture = hold(film.data, "film", () => this.#film(film));
-    gl.bindTexture(gl.TEXTURE_2D, picture.texture);
-    gl.uniform1i(program("film"), 0);
-    gl.uniform1i(program("layer"), 1);
-    gl.uniform2f(program("size"), width, height);
-    gl.uniform2f(program("filmSize"), film.width, film.height);
-    gl.uniform2f(program("centre"), view.centre[1], view.centre[0]);
-    gl.uniform2f(program("scale"), scene.scale[1], scene.scale[0]);
-    gl.uniform1i(program("levels"), picture.levels);
-    gl.uniform1i(program("channels"), film.channels);
-    gl.uniform1i(program("smoothly"), Number(view.smooth));
-    const [low, high] = film.range;
-    const black = view.window.level - view.window.width / 2;
-    gl.uniform2f(program("grey"), (black - low) / (high - low), view.window.width / (high - low));
-    gl.uniform1i(program("invert"), Number(view.invert));
-    gl.uniform1f(program("line"), scene.line);
     const { supports, against } = PALETTES[view.palette] ?? PALETTES.diverging;
-    gl.uniform1i(program("both"), Number(against !== null));
-    gl.uniform3fv(program("supports"), supports.flat().map((c) => c / 255));
-    gl.uniform3fv(program("against"), (against ?? supports).flat().map((c) => c / 255));
-    gl.uniform3fv(program("maskColour"), MASK_COLOUR.map((c) => c / 255));
-    gl.uniform1f(program("opacity"), view.opacity);
-    gl.uniform1f(program("threshold"), shownFrom(view));
-    gl.activeTexture(gl.TEXTURE1);
-    /** @param {Layer} one @param {number} drawn */
-    const over = (one, drawn) => {
-      const made = view.smooth && one.cells && drawn !== 3;
-      gl.bindTexture(gl.TEXTURE_2D, hold(one.data, made ? "smooth" : "map", () => this.#map(one, Boolean(made))).texture);
-      const { row, column, width, height } = one.place ?? { row: 0, column: 0, width: film.width, height: film.height };
-      gl.uniform4f(program("place"), column, row, width, height);
-      gl.uniform1f(program("limit"), drawn === 3 ? 1 : limitOf(one));
-      gl.uniform1i(program("drawn"), drawn);
+    /** @param {Layer | null} one @param {number} drawn */
+    const draw = (one, drawn) => {
+      const box = one?.place ?? { row: 0, column: 0, width: film.width, height: film.height };
+      const many = one ? Math.max(one.width / box.width / scene.scale[1], one.height / box.height / scene.scale[0]) : 1;
+      const { program, place } = this.#program({
+        DRAWN: drawn,
+        SMOOTHLY: Number(view.smooth),
+        SMALL: Number(Math.min(...scene.scale) < 1),
+        SAMPLES: drawn === 3 ? 1 : Math.min(Math.max(Math.ceil(many - 0.01), 1), 4),
+      });
+      gl.useProgram(program);
+      if (one) {
+        const made = Boolean(view.smooth && one.cells) && drawn !== 3;
+        gl.activeTexture(gl.TEXTURE1);
+        gl.bindTexture(gl.TEXTURE_2D, hold(one.data, made ? "smooth" : "map", () => this.#map(one, made)).texture);
+        gl.uniform4f(place("place"), box.column, box.row, box.width, box.height);
+        gl.uniform1f(place("limit"), drawn === 3 ? 1 : limitOf(one));
+      }
+      gl.activeTexture(gl.TEXTURE0);
+      gl.bindTexture(gl.TEXTURE_2D, picture.texture);
+      gl.uniform1i(place("film"), 0);
+      gl.uniform1i(place("layer"), 1);
+      gl.uniform2f(place("size"), width, height);
+      gl.uniform2f(place("filmSize"), film.width, film.height);
+      gl.uniform2f(place("centre"), view.centre[1], view.centre[0]);
+      gl.uniform2f(place("scale"), scene.scale[1], scene.scale[0]);
+      gl.uniform1i(place("levels"), picture.levels);
+      gl.uniform1i(place("channels"), film.channels);
+      const [low, high] = film.range;
+      const black = view.window.level - view.window.width / 2;
+      gl.uniform2f(place("grey"), (black - low) / (high - low), view.window.width / (high - low));
+      gl.uniform1i(place("invert"), Number(view.invert));
+      gl.uniform1f(place("line"), scene.line);
+      gl.uniform1i(place("both"), Number(against !== null));
+      gl.uniform3fv(place("supports"), supports.flat().map((c) => c / 255));
+      gl.uniform3fv(place("against"), (against ?? supports).flat().map((c) => c / 255));
+      gl.uniform3fv(place("maskColour"), MASK_COLOUR.map((c) => c / 255));
+      gl.uniform1f(place("opacity"), view.opacity);
+      gl.uniform1f(place("threshold"), shownFrom(view));
       gl.drawArrays(gl.TRIANGLES, 0, 3);
     };
-    if (layer && !view.flicker) {
-      over(layer, view.contour ? 2 : 1);
-    } else {
-      gl.bindTexture(gl.TEXTURE_2D, null);
-      gl.uniform1i(program("drawn"), 0);
-      gl.drawArrays(gl.TRIANGLES, 0, 3);
-    }
-    masks.forEach((mask) => over(mask, 3));
+    if (layer && !view.flicker) draw(layer, view.contour ? 2 : 1);
+    else draw(null, 0);
+    masks.forEach((mask) => draw(mask, 3));
     pen.drawImage(canvas, 0, canvas.height - height, width, height, 0, 0, width, height);
     this.#release(holder, used);
   }
