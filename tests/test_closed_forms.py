@@ -144,7 +144,7 @@ def test_a_linear_attribution_adds_up() -> None:
     whole = completeness(attribute(scan, engine, IntegratedGradients(), **ASKED), scan, engine)
     assert whole.gap == pytest.approx(0, abs=1e-4)
     assert whole.change == pytest.approx(change, abs=1e-5)
-    half = completeness(truth / 2, scan, engine, **ASKED)
+    half = completeness(torch.from_numpy(truth / 2), scan, engine, **ASKED)
     assert (half.gap, half.share) == pytest.approx((abs(change) / 2, 0.5), rel=1e-4)
     assert half.total == pytest.approx(change / 2, rel=1e-5)
     grey = completeness(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 from lucency import Explainer
 from lucency.attribution import attribute
 from lucency.checks.out_of_distribution import OutOfDistribution
+from lucency.checks.sanity import check, known_result
 from lucency.classifier import Classifier, Question
 from lucency.engine import Engine
+from lucency.error_bars import with_error_bars
 from lucency.errors import ParameterError
 from lucency.methods import METHODS
 from lucency.records import Cost
@@ -159,6 +162,54 @@ def test_only_the_engine_runs_a_classifier() -> None:
                 if called.split(".")[-1] in ("classifier", "outputs_and_features", "returned", "forward"):
                     found.append(f"{file.name}: {called}")
     assert not found
+
+
+def stopped(event: threading.Event, when: str) -> Callable[[Stage[Any]], None]:
+    """Sets the event at the first stage that says so and is done with it."""
+
+    def watch(stage: Stage[Any]) -> None:
+        if when in stage.doing:
+            event.set()
+
+    return watch
+
+
+def test_error_bars_that_are_stopped_have_the_copies_that_are_done() -> None:
+    _, classifier = counted(black=True)
+    film, engine, how = scan(), Engine(classifier), cheap("occlusion")
+    found, cancel = attribute(film, engine, how, target=1), threading.Event()
+    bars = drained(
+        with_error_bars.steps(found, film, engine, method=how, copies=5), on_step=stopped(cancel, "copy 3"),
+        cancel=cancel,
+    ).provenance.error_bars  # fmt: skip
+    assert bars.copies == 2
+    assert bars.moved is not None
+    assert len(bars.moved) == 2
+    assert bars.cost.evaluations == 2 * found.provenance.cost.evaluations
+    whole = with_error_bars(found, film, engine, method=how, copies=2)
+    assert whole.provenance.error_bars.moved == bars.moved
+    none = drained(with_error_bars.steps(found, film, engine, method=how, copies=5), cancel=cancel)
+    assert none.standard_error is None
+
+
+def test_a_sanity_check_that_is_stopped_says_and_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network, classifier = counted()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    engine, how, cancel = Engine(classifier, windows=False), cheap("gradient"), threading.Event()
+    steps = check.steps(how, [scan()], engine, target=1)
+    seen: list[dict[str, Tensor]] = []
+
+    def watch(stage: Stage[Any]) -> None:
+        seen.append({name: value.clone() for name, value in network.state_dict().items()})
+        stopped(cancel, "random weights 1")(stage)
+
+    assert drained(steps, on_step=watch, cancel=cancel) is None
+    assert known_result(classifier, how, target=1) is None
+    # Whoever watches finds the weights of the model, never random ones.
+    assert len(seen) == 2
+    assert all(torch.equal(state[name], before[name]) for state in seen for name in before)
+    assert check(how, [scan()], engine, target=1) == known_result(classifier, how, target=1)
 
 
 def stages(most: int, closed: list[str], pause: float = 0.0) -> Iterator[Stage[int]]:

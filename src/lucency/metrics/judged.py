@@ -62,6 +62,7 @@ def values_of(judged: Judged, scan: Scan, name: str = "map") -> Tensor:
     """
     try:
         found = judged.heatmap if isinstance(judged, Explanation) else judged
+        found = found.detach().cpu().numpy() if isinstance(found, Tensor) else found
         values = torch.from_numpy(np.array(found, dtype=np.float32))
     except (TypeError, ValueError) as error:
         raise ParameterError(
