@@ -7,6 +7,7 @@ import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from requests import PreparedRequest, Session
@@ -45,7 +46,7 @@ class Access:
         """For a port of one's own: TLS where there is a certificate, and mutual where authorities are named."""
         if self.certificate is None:
             return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = _InItsThread(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._load(context)
         if self.authorities is not None:
@@ -102,6 +103,14 @@ class Access:
                 raise ParameterError(f"The password of {self.user} is missing; set {PASSWORD} or give --password-file.")
             return HTTPBasicAuth(self.user.encode(), password.encode())
         return None
+
+
+class _InItsThread(ssl.SSLContext):
+    """Shakes hands when a call is first read from, in the thread of that call: pynetdicom would do so in the one that
+    lets callers in, and a caller who says nothing would keep all others out."""
+
+    def wrap_socket(self, *arguments: Any, **how: Any) -> ssl.SSLSocket:
+        return super().wrap_socket(*arguments, **{**how, "do_handshake_on_connect": False})
 
 
 class _Bearer(AuthBase):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
+from functools import wraps
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +15,6 @@ from typing import Any, Self
 from pydicom import dcmread
 from pydicom.uid import (
     JPEG2000,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -29,7 +30,7 @@ from pydicom.uid import (
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from lucency.errors import LucencyError, OutputError, ParameterError
+from lucency.errors import LucencyError, ParameterError
 from lucency.explanation import Explanation
 from lucency.jobs import Jobs, Json, Retry, Run
 from lucency.pacs import work
@@ -45,9 +46,14 @@ SYNTAXES = [
     JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000, RLELossless,
 ]  # fmt: skip
 """How films may be encoded. Not deflated: a few bytes could become any number."""
-assert DeflatedExplicitVRLittleEndian not in SYNTAXES
 SUCCESS, OUT_OF_RESOURCES, NOT_AS_SAID, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
-DISK = Retry(on=(OutputError, OSError), attempts=None, first=2.0, most=60.0)
+
+
+class NoRoomError(LucencyError):
+    """The disk is full."""
+
+
+DISK = Retry(on=(NoRoomError,), attempts=None, first=2.0, most=60.0)
 """A full disk is somebody's to clear; the work waits for that."""
 TRIES = 5
 """How often objects are sent that the other side takes and does not keep."""
@@ -215,6 +221,7 @@ class Listener:
     def _explain(self, run: Run, film: str, caller: str, asked: str) -> Json:
         """The job of a film that came."""
 
+        @_waiting_for_room
         def explained() -> Json:
             path, saved = self._inbox.film(film), self._inbox.results(film) / "explanation.lucency"
             found: dict[str, Any] = dict(work.about(work.header_of(path)))
@@ -233,6 +240,7 @@ class Listener:
                 made.save(saved)
             return {**found, **work.said(made)}
 
+        @_waiting_for_room
         def derived() -> Json:
             results = self._inbox.results(film)
             explanation = Explanation.load(results / "explanation.lucency")
@@ -243,7 +251,7 @@ class Listener:
             run.step("clear", self._inbox.clear, film)
             return found
         objects = run.step("derive", derived, retry=DISK)
-        run.step("hand over", self._hand_over, film, objects, retry=DISK)
+        run.step("hand over", _waiting_for_room(self._hand_over), film, objects, retry=DISK)
         return {**found, "objects": len(objects)}
 
     def _hand_over(self, film: str, objects: list[str]) -> None:
@@ -273,3 +281,28 @@ class Listener:
         found = run.step("send", sent, retry=self._away)
         run.step("clear", self._inbox.clear, film)
         return found
+
+
+def _waiting_for_room(step: Callable[..., Json]) -> Callable[..., Json]:
+    """Tells a full disk from everything else that can go wrong with a file, which no waiting mends."""
+
+    @wraps(step)
+    def tried(*arguments: Any) -> Json:
+        try:
+            return step(*arguments)
+        except (LucencyError, OSError) as error:
+            if no_room(error):
+                raise NoRoomError(str(error)) from error
+            raise
+
+    return tried
+
+
+def no_room(error: BaseException | None) -> bool:
+    """Whether a full disk is at the bottom of it; NumPy and SQLite say that in words only."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or any(words in str(error) for words in (" requested and ", "disk is full")):
+            return True
+        error = error.__cause__
+    return False
