@@ -51,6 +51,17 @@ def test_the_film_keeps_sixteen_bits_and_what_lies_outside_of_black_and_white() 
     assert np.abs(low + counted / 65535 * (high - low) - pixels[0]).max() <= (high - low) / 65535
 
 
+def test_the_film_says_its_values_as_its_file_has_them() -> None:
+    pixels = torch.linspace(-1000, 3000, 32 * 40).reshape(1, 32, 40)
+    scan = lucency.Scan(pixels, value_range=(-1000.0, 3000.0))
+    explanation = lucency.explain(scan, bright, method="occlusion", removal=0.0, patch=8)
+    header, arrays = unpack(packed(explanation))
+    (plane,) = header["planes"]
+    low, high = plane["film"]["range"]
+    assert (low, high) == (-1000, 3000)
+    assert np.abs(low + arrays["film-0"] / 65535 * (high - low) - pixels[0].numpy()).max() <= 4000 / 65535
+
+
 def test_colour_stays_colour() -> None:
     pixels = np.random.default_rng(0).random((3, 4, 6), np.float32)
     about, counted = packed_film(pixels)

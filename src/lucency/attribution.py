@@ -159,7 +159,7 @@ def cost_of(meter: Meter, seconds: float) -> Cost:
 
 def scan_record(scan: Scan) -> ScanRecord:
     """What is remembered of a scan."""
-    return ScanRecord(shown_source(scan.source), scan.sha256, scan.shape, scan.spacing)
+    return ScanRecord(shown_source(scan.source), scan.sha256, scan.shape, scan.spacing, scan.value_range)
 
 
 def model_record(classifier: Classifier, frame: Frame) -> ModelRecord:

@@ -13,6 +13,7 @@ import typing
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -42,6 +43,10 @@ def _share(value: float) -> bool:
 
 def _of_three(value: tuple[Any, ...]) -> bool:
     return len(value) <= 3
+
+
+def _ascending(value: tuple[float, ...]) -> bool:
+    return all(a < b for a, b in pairwise(value))
 
 
 Count = Annotated[int, _not_negative]
@@ -120,12 +125,14 @@ class ScanRecord(Record):
         sha256: of its pixels.
         shape: its spatial size.
         spacing: mm along each axis, where that is known.
+        value_range: the values of its file that are shown as black and white; 0 and 1 in files that do not say.
     """
 
     source: str
     sha256: str
     shape: Annotated[tuple[Count, ...], _of_three]
     spacing: Annotated[tuple[Positive, ...], _of_three] | None
+    value_range: Annotated[tuple[float, float], _ascending] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,10 @@ def layered(explanation: Explanation, layers: Sequence[Over]) -> tuple[list[dict
     planes: list[dict[str, Any]] = []
     for number, plane in enumerate(views(explanation, through=through)):
         film, arrays[f"film-{number}"] = packed_film(_pixels(explanation, plane))
-        title = plane.name or explanation.provenance.scan.source
+        scan = explanation.provenance.scan
+        black, white = scan.value_range
+        film |= {key: [black + v * (white - black) for v in film[key]] for key in ("range", "shown")}
+        title = plane.name or scan.source
         film |= {"spacing": plane.spacing, "title": title, "array": f"film-{number}"}
         planes.append({"name": plane.name, "film": film, "layers": []})
     for i, over in enumerate(layers):

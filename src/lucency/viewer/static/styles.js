@@ -66,7 +66,7 @@ canvas { position: absolute; inset: 0; width: 100%; height: 100%; display: block
 dialog { position: absolute; inset: 0; margin: auto; width: min(520px, calc(100% - 16px)); height: fit-content; max-height: calc(100% - 16px); overflow: auto; padding: 14px 18px 18px; color: var(--t); background: var(--s); border: 1px solid var(--l); border-radius: 10px; box-shadow: 0 12px 40px #0008; z-index: 5; }
 dialog header { display: flex; justify-content: space-between; align-items: center; margin-bottom: 6px; }
 dialog h2 { font-size: 15px; margin: 0; font-weight: 650; }
-dl { display: grid; grid-template-columns: minmax(110px, auto) 1fr; gap: 3px 16px; margin: 0; }
+dl { display: grid; grid-template-columns: minmax(0, 2fr) minmax(0, 3fr); gap: 3px 16px; margin: 0; }
 dt { font-weight: 600; } dd { margin: 0; color: var(--m); }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 `;
