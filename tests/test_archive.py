@@ -138,10 +138,10 @@ def test_a_list_with_labels_and_truth(tmp_path: Path, kind: str) -> None:
     assert len(found) == 5
     assert [found[f"in/00{i}.png"]["label"] for i in range(4)] == ["1", "0", None, None]
     assert [found[f"in/00{i}.png"]["site"] for i in range(2)] == ["a", "b"]
-    assert found["in/000.png"]["hit"] is True
-    assert found["in/000.png"]["mass"] > 10 * found["in/001.png"]["mass"]
-    assert found["in/002.png"]["hit"] is True
-    assert found["in/003.png"]["hit"] is None
+    assert found["in/000.png"]["pointing_game"] is True
+    assert found["in/000.png"]["energy"] > 10 * found["in/001.png"]["energy"]
+    assert found["in/002.png"]["pointing_game"] is True
+    assert found["in/003.png"]["pointing_game"] is None
 
 
 @pytest.mark.parametrize(

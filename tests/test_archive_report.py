@@ -88,10 +88,10 @@ def test_sites_at_which_it_looks_elsewhere_are_told_apart(cohort: Cohort) -> Non
 
 def test_known_places_and_counts(cohort: Cohort) -> None:
     assert (cohort.done, cohort.failed, cohort.same) == (12, 1, 0)
-    assert cohort.truth["hit"].count == 6
+    assert cohort.truth["pointing_game"].count == 6
     # Films 7, 9 and 11 carry the letter in the box.
-    assert 0.5 <= cohort.truth["hit"].mean <= 1
-    assert cohort.truth["mass"].low <= cohort.truth["mass"].mean <= cohort.truth["mass"].high
+    assert 0.5 <= cohort.truth["pointing_game"].mean <= 1
+    assert cohort.truth["energy"].low <= cohort.truth["energy"].mean <= cohort.truth["energy"].high
     assert cohort.means[("site", "b")].count == 6
     assert {key[1] for key in cohort.means if key[0] == "label"} == {"fluid", "none"}
 

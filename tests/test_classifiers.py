@@ -133,7 +133,7 @@ def test_functions_are_black_boxes(net: Net) -> None:
 def test_frames_bring_a_point_back_to_where_it_was(h: int, w: int, fit: str) -> None:
     classifier = load_classifier(Net(), input_size=SIZE, fit=fit)  # type: ignore[arg-type]
     scan = Scan(torch.rand(1, h, w))
-    frame = classifier.frame(scan)
+    frame = classifier.placement(scan)
     assert classifier.prepare(scan).shape == (1, *SIZE)
     back = frame.to_scan(torch.ones(SIZE))
     assert back.shape == (h, w)

@@ -16,7 +16,7 @@ square is perfect and any share of it holds that share of the score.
 | `infidelity`, `scaled` | a factor costs nothing, a map of nothing 1 | here, `test_stability` |
 | `completeness` | linear: 0 for w * x; half of it leaves half of the change | here |
 | `smallest_subset` | one square of 80 of 960 pixels: 80 times the fraction | `test_subset` |
-| `localise`, `iou`, `mass_on`, `top_on` | counted by hand; a flat map gets the area, a perfect one 1 | `test_metrics` |
+| `localise`, `iou`, `energy_in`, `top_on` | by hand; a flat map gets the area, a perfect one 1 | `test_metrics` |
 | `chexlocalize` | counted by hand | `test_chexlocalize` |
 | `effects`, `against_gold` | linear: w . (wet - dry) in each region | `test_gold` |
 | `agreement` | twice the effects: correlation 1, slope 2, error their root mean square | here |

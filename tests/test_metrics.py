@@ -19,7 +19,7 @@ from lucency.errors import ParameterError
 from lucency.masks.superpixels import Cells
 from lucency.methods.kernel_shap import KernelShap
 from lucency.methods.occlusion import Occlusion
-from lucency.metrics import best_threshold, completeness_gap, iou, localise, mass_on, top_on
+from lucency.metrics import best_threshold, completeness_gap, energy_in, iou, localise, top_on
 from lucency.metrics.perturbation import ranks, sums
 from lucency.metrics.procedures import Deletion, MoRF, tiles
 from lucency.removal import Constant, Mean, Noise
@@ -276,26 +276,26 @@ def test_localisation_counted_by_hand() -> None:
     heatmap[8:10, 0:4] = 2
     heatmap[15, 15] = -8
     ours = localise(heatmap, truth, threshold=0.4)
-    assert ours.hit
+    assert ours.pointing_game
     assert ours.iou == pytest.approx(8 / (16 + 8))
     assert iou(heatmap, truth, 0.6) == pytest.approx(8 / 16)
-    assert ours.mass == pytest.approx(8 * 4 / (8 * 4 + 8 * 2))
+    assert ours.energy == pytest.approx(8 * 4 / (8 * 4 + 8 * 2))
     # 13 pixels are 5 %: the 8 on truth, and 5 of the 8 ties elsewhere.
     assert ours.top == pytest.approx(8 / 13)
     assert ours.area == pytest.approx(16 / 256)
     assert 0.5 < best_threshold([heatmap], [truth]) <= 0.99
     assert not localise(-heatmap, truth).hit
-    assert mass_on(-np.abs(heatmap), truth) == 0
+    assert energy_in(-np.abs(heatmap), truth) == 0
     json.dumps(ours.as_dict())
 
 
 def test_a_flat_map_is_worth_its_area_and_a_perfect_one_everything() -> None:
     truth = box((2, 6), (3, 9)) > 0
     flat = np.ones((16, 16), np.float32)
-    assert mass_on(flat, truth) == pytest.approx(truth.mean())
+    assert energy_in(flat, truth) == pytest.approx(truth.mean())
     assert top_on(flat, truth, 0.05) == pytest.approx(truth.mean())
     best = localise(truth.astype(np.float32), truth)
-    assert (best.hit, best.iou, best.mass, best.top) == (True, 1.0, 1.0, 1.0)
+    assert (best.pointing_game, best.iou, best.energy, best.top) == (True, 1.0, 1.0, 1.0)
 
 
 def test_localisation_says_what_is_wrong() -> None:

@@ -736,7 +736,7 @@ def test_a_comparison_needs_nothing_else_and_a_failure_stands_in_its_place(tmp_p
     assert fine[0][1] == f"{methods[0].explanation.probability:.3f}"  # type: ignore[union-attr]
     number = methods[2].curves[0].number
     assert float(coarse[4][0]) == pytest.approx(number.value)
-    hits = [m.localisation.hit for m in methods if m.localisation is not None]
+    hits = [m.localisation.pointing_game for m in methods if m.localisation is not None]
     assert True in hits
     assert [cell[1] == "yes" for cell in (fine[8], coarse[8])] == hits
     assert len(fine) == len(coarse) == page.count('<th scope="col">') - 1

@@ -313,7 +313,7 @@ def test_what_is_removed_changes_all_classes_as_the_network_itself_says(client: 
     box = {"rectangle": {"rows": [16, 32], "columns": [8, 40]}}
     gone = torch.zeros(1, 64, 64)
     gone[:, 16:32, 8:40] = 1
-    keep = 1 - classifier.frame(film).to_grid(gone)
+    keep = 1 - classifier.placement(film).to_grid(gone)
     for how, mask in (("remove", keep), ("keep", 1 - keep)):
         found = ask(client, scan, **{how: box})
         assert found.status_code == 200, found.text

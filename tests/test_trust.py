@@ -1,4 +1,4 @@
-"""The trust table: what is chosen on one half and told on the other, resuming, and films' truth."""
+"""The trust table: what is chosen on the validation part and told on the test part, resuming, and films' truth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lucency.removal import Constant
 from nets import Window, classifier_of
 from trust.__main__ import main
 from trust.films import Film, boxed, findings, held_out, normal, simulated
-from trust.measuring import Case, gold_map, half_of, map_result, phantom_case, recommend, removal_result, summary
+from trust.measuring import Case, gold_map, map_result, part_of, phantom_case, recommend, removal_result, summary
 from trust.page import markdown
 from trust.record import Artefact, Effects, MapResult, RemovalResult, TrustRow
 from trust.rows import contestants
@@ -30,7 +30,7 @@ def row(case: int, method: str, removal: str, iou: list[float]) -> TrustRow:
     """A row with an overlap that is ``iou[0]`` at low thresholds and ``iou[1]`` at high ones."""
     ious = tuple(np.where(THRESHOLDS < 0.5, *iou).tolist())
     return TrustRow(
-        "map", "phantom", str(case), method, removal, "logit", "", "", str(case), 1.0, half_of(case), volume_ml=300.0,
+        "map", "phantom", str(case), method, removal, "logit", "", "", str(case), 1.0, part_of(case), volume_ml=300.0,
         map=MapResult(1.0, 10, 0, 0.9, True, ious[0], 0.5, 0.5, 0.5, 0.1, ious, gold=0.5, aopc=0.1, stability=1.0),
     )  # fmt: skip
 
@@ -38,12 +38,12 @@ def row(case: int, method: str, removal: str, iou: list[float]) -> TrustRow:
 def artefacts(case: int, removal: str, rate: float, pieces: str = "half of the superpixels") -> TrustRow:
     found = RemovalResult({"logit": Effects(0.9, 0.8, 1.0)}, {pieces: Artefact(rate, 0.0, 0.0, 10)})
     return TrustRow(
-        "removal", "phantom", str(case), "", removal, "logit", "", "", str(case), 1.0, half_of(case), removed=found
+        "removal", "phantom", str(case), "", removal, "logit", "", "", str(case), 1.0, part_of(case), removed=found
     )
 
 
 def test_thresholds_are_chosen_on_one_half_and_told_on_the_other() -> None:
-    # On the choosing half (even) low thresholds are best, on the other high ones would be.
+    # On the validation part (even) low thresholds are best, on the test part high ones would be.
     rows = [row(i, "lime", "blur", [0.6, 0.2] if i % 2 == 0 else [0.3, 0.9]) for i in range(12)]
     (told,) = summary(rows, "phantom")
     assert told.threshold < 0.5
@@ -60,7 +60,7 @@ def test_the_recommendation_does_not_see_the_half_it_is_told_on() -> None:
     rows += [artefacts(i, "blur", 0.0) for i in range(12)] + [artefacts(i, "constant", 0.3) for i in range(12)]
     found = recommend(rows)
     assert found is not None
-    # SHAP is better, but its removal makes artefacts; RISE would be better on the other half.
+    # SHAP is better, but its removal makes artefacts; RISE would be better on the test part.
     assert (found.method, found.removal, found.rival) == ("lime", "blur", ("rise", "blur"))
     assert found.reported.numbers["iou"][0] == pytest.approx(0.1)
     assert found.lead == pytest.approx((-0.4 / 3,) * 3)
@@ -104,11 +104,11 @@ def test_rows_of_a_case_whose_truth_is_on_paper() -> None:
     wet[:, 16:32, 16:32] += 0.5
     truth = np.zeros((64, 64), bool)
     truth[16:32, 16:32] = True
-    case = Case("phantom", "1", "report", Scan(wet), truth, Scan(dry))
+    case = Case("phantom", "1", "test", Scan(wet), truth, Scan(dry))
     engine = Engine(classifier_of(Window((16, 32), (16, 32))))
     gold = gold_map(case, engine, "c0", "logit")
     found = map_result(case, Occlusion(patch=16, stride=16, features=False), engine, "c0", "logit", gold)
-    assert found.hit
+    assert found.pointing_game
     assert found.iou == 1
     assert found.gold is not None
     assert found.gold > 0.5
@@ -139,13 +139,14 @@ def test_rows_of_earlier_runs_are_read() -> None:
     old = TrustRow.from_dict({**task, **numbers, "volume_ml": 300.0, "side": "left"})
     assert old.map is not None
     assert (old.map.gold, old.map.ious, old.volume_ml) == (0.25, (0.5,), 300.0)
+    assert (old.map.pointing_game, old.map.energy, old.part) == (True, 0.5, "test")
     assert TrustRow.from_dict(old.as_dict()).map == old.map
     agreed = {"pearson": 0.5, "spearman": 0.5, "slope": 1.0}
     made = {"patch 16": {"rate": 0.0, "rise": 0.0, "worst": 0.0, "copies": 3}}
     removed = TrustRow.from_dict({**task, "what": "removal", "probability": agreed, "artefacts": made}).removed
     assert removed == RemovalResult({"probability": Effects(0.5, 0.5, 1.0)}, {"patch 16": Artefact(0.0, 0.0, 0.0, 3)})
     assert TrustRow.from_dict({**task, "error": "No lungs."}).error == "No lungs."
-    with pytest.raises(ParameterError, match="hit is missing in map"):
+    with pytest.raises(ParameterError, match="pointing_game is missing in map"):
         TrustRow.from_dict({**task, "seconds": 1.0, "evaluations": 9, "gradients": 0})
 
 

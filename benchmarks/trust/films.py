@@ -20,7 +20,7 @@ from lucency.lungs import lung_fields
 from lucency.phantom.on_film import add_fluid
 from lucency.reading import read_scan
 from lucency.scan import Scan
-from trust.measuring import FLUID_MM, Case, half_of
+from trust.measuring import FLUID_MM, Case, part_of
 
 SALT = "lucency-films-1"
 TEST_SHARE = 0.15
@@ -68,7 +68,7 @@ class Film:
         if self.fluid:
             return self._wet(scan)
         if self.box is None:
-            return Case("normal", self.path.stem, half_of(self.index), scan, patient=self.patient)
+            return Case("normal", self.path.stem, part_of(self.index), scan, patient=self.patient)
         truth = np.zeros(scan.shape, np.bool_)
         down, across = (n / BOX_GRID for n in scan.shape)
         x, y, w, h = self.box
@@ -76,7 +76,7 @@ class Film:
             int(y * down) : max(int(y * down) + 1, round((y + h) * down)),
             int(x * across) : max(int(x * across) + 1, round((x + w) * across)),
         ] = True
-        return Case(self.kind, self.path.stem, half_of(self.index), scan, truth, patient=self.patient)
+        return Case(self.kind, self.path.stem, part_of(self.index), scan, truth, patient=self.patient)
 
     def _wet(self, scan: Scan) -> Case:
         """The film with 100 to 1,000 ml of fluid on one side, evenly on a logarithmic scale."""
@@ -90,7 +90,7 @@ class Film:
         truth = made.truth_mm >= min(FLUID_MM, float(made.truth_mm.max()) / 2)
         name = self.path.stem if self.fluid == 1 else f"{self.path.stem}-{self.fluid}"
         return Case(
-            "simulated", name, half_of(self.index), wet, truth, dry, patient=self.patient, volume_ml=volume, side=side
+            "simulated", name, part_of(self.index), wet, truth, dry, patient=self.patient, volume_ml=volume, side=side
         )
 
 

@@ -4,7 +4,7 @@
 
 Each phantom has an effusion of 100 to 800 ml and comes from a seed that no training has seen. Every method explains
 why the model calls it an effusion; its map is compared with the fluid, and the scan is taken apart along it. The
-threshold of the overlap is chosen for each method on other phantoms (`--tuning`). Each map leaves one line of JSON
+threshold of the overlap is chosen for each method on other phantoms (`--validation`). Each map leaves one line of JSON
 behind, so that the run can be stopped (`--minutes`) and started again. One phantom follows the other, so that all
 methods have seen the same ones. The table goes into the page between its two marks; what stands around them is kept.
 """
@@ -44,7 +44,7 @@ from lucency.removal import Constant, Mean
 
 ROOT = Path(__file__).resolve().parents[2]
 # Training, validation and test of the model draw from 1, 2 and 3 million on (training/train_phantom.py).
-TEST_SEEDS, TUNING_SEEDS = 7_000_000, 8_000_000
+TEST_SEEDS, VALIDATION_SEEDS = 7_000_000, 8_000_000
 REGION, REGIONS = 18, 25
 FLUID_MM = 5.0
 SIZE = 224
@@ -69,7 +69,7 @@ def contestants() -> dict[str, Method | None]:
         "igos_pp": IGOSpp(iterations=10, path=6),
     }
     # The papers' blur leaves these phantoms as sick as they were. The removals and the game were chosen on three of the
-    # tuning phantoms, after a first look at two of those that are reported on.
+    # validation phantoms, after a first look at two of those that are reported on.
     emptying: dict[str, Method] = {
         "meaningful_perturbation:removal=mean": MeaningfulPerturbation(iterations=100, removal=Mean()),
         "extremal_perturbation:removal=mean": ExtremalPerturbation(areas=(0.1,), iterations=100, removal=Mean()),
@@ -88,11 +88,11 @@ def phantom(seed: int) -> tuple[Scan, NDArray[np.bool_], float, str]:
     return scan, made.truth_mm >= FLUID_MM, volume, side
 
 
-def measure(seed: int, tuning: bool, name: str, engine: Engine, target: str) -> Record:
+def measure(seed: int, validation: bool, name: str, engine: Engine, target: str) -> Record:
     """What one method makes of one phantom."""
     scan, truth, volume, side = phantom(seed)
     how = contestants()[name]
-    record: Record = {"seed": seed, "method": name, "tuning": tuning, "volume_ml": volume, "side": side}
+    record: Record = {"seed": seed, "method": name, "validation": validation, "volume_ml": volume, "side": side}
     started = time.process_time()
     try:
         if how is None:
@@ -107,7 +107,7 @@ def measure(seed: int, tuning: bool, name: str, engine: Engine, target: str) -> 
         record["seconds"] = time.process_time() - started
         record |= localise(heatmap, truth).as_dict()
         record["ious"] = [iou(heatmap, truth, threshold) for threshold in THRESHOLDS]
-        if not tuning:
+        if not validation:
             fall = evaluate(
                 heatmap, scan, engine, target=target, curves=["MoRF"], region=REGION, regions=REGIONS, repeats=1
             )
@@ -128,8 +128,8 @@ def rows_of(records: list[Record]) -> list[Record]:
     """One row for each method that has both kinds of phantoms behind it, best overlap first."""
     rows = []
     for name in contestants():
-        learn = [r for r in records if r["method"] == name and r["tuning"]]
-        tell = [r for r in records if r["method"] == name and not r["tuning"]]
+        learn = [r for r in records if r["method"] == name and r["validation"]]
+        tell = [r for r in records if r["method"] == name and not r["validation"]]
         if not learn or len(tell) < FEWEST:
             continue
         failed = next((r["error"] for r in learn + tell if "error" in r), None)
@@ -144,7 +144,7 @@ def rows_of(records: list[Record]) -> list[Record]:
             "phantoms": f"{len(tell)} ({len(learn)})",
             "iou": interval([r["ious"][at] for r in tell], rng),
         }
-        for key in ("hit", "mass", "top", "aopc"):
+        for key in ("pointing_game", "energy", "top", "aopc"):
             row[key] = interval([r[key] for r in tell], rng)
         for key in ("evaluations", "gradients", "seconds"):
             row[key] = float(np.median([r[key] for r in tell]))
@@ -158,7 +158,7 @@ def rows_of(records: list[Record]) -> list[Record]:
 def results(records: list[Record], command: str) -> str:
     """The table, how it came about and what its columns mean, for the page of the documentation."""
     rows = rows_of(records)
-    test = [r for r in records if not r["tuning"]]
+    test = [r for r in records if not r["validation"]]
     probabilities = {r["seed"]: r["probability"] for r in test if "probability" in r}
     volumes = {r["seed"]: r["volume_ml"] for r in test}
     areas = {r["seed"]: r["area"] for r in test if "area" in r}
@@ -173,7 +173,7 @@ def results(records: list[Record], command: str) -> str:
         if "error" in row:
             lines.append(f"| {row['method']} | did not run: {row['error']} | | | | | | | | | |")
             continue
-        cells = [cell(row[key]) for key in ("hit", "iou", "mass", "top", "aopc")]
+        cells = [cell(row[key]) for key in ("pointing_game", "iou", "energy", "top", "aopc")]
         costs = [f"{row[key]:,.0f}" for key in ("evaluations", "gradients")] + [f"{row['seconds']:.1f}"]
         rest = [f"{row['threshold']:.2f}", row["phantoms"], *costs]
         lines.append(f"| {row['method']} | " + " | ".join(cells + rest) + " |")
@@ -195,7 +195,7 @@ side, seeds from {TEST_SEEDS:,} on, none of them used in training; model `{meta[
 ({meta["fingerprint"][:12]}), which calls {found} of the {len(probabilities)} an effusion (probability of 0.5 or more).
 The question is always the probability of effusion. {meta["machine"]}, {meta["threads"]} thread, {meta["date"]}.
 
-| method | hit rate of the maximum | IoU at best fixed threshold | mass on fluid | top 5 % on fluid | AOPC \
+| method | pointing game | IoU at best fixed threshold | energy on fluid | top 5 % on fluid | AOPC \
 | threshold | phantoms | evaluations | gradients | CPU seconds |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {table}
@@ -206,11 +206,11 @@ evaluations, gradients and seconds of processor time. Sorted by IoU.
 
 - *Phantoms*: how many the row reports on, and in brackets on how many others its threshold was chosen.
 - *Fluid* is every pixel whose ray crosses at least {FLUID_MM:g} mm of it: {np.mean(list(areas.values())):.1%} of the
-  picture on average, which is what a map that knows nothing gets for mass and for the top 5 %.
-- *Hit rate*: how often the maximum of the map lies on fluid (of a plateau, its middle).
+  picture on average, which is what a map that knows nothing gets for energy and for the top 5 %.
+- *Pointing game*: how often the maximum of the map lies on fluid (of a plateau, its middle).
 - *IoU*: overlap of the fluid with the pixels above a fixed share of the map's maximum. The share was chosen for each
-  method as the best one on other phantoms (seeds from {TUNING_SEEDS:,} on) and is given under *threshold*.
-- *Mass*: share of the map's positive part on fluid. *Top 5 %*: share of the highest 5 % of the pixels on fluid.
+  method as the best one on other phantoms (seeds from {VALIDATION_SEEDS:,} on) and is given under *threshold*.
+- *Energy*: share of the map's positive part on fluid. *Top 5 %*: share of the highest 5 % of the pixels on fluid.
 - *AOPC*: mean fall of the probability while {REGIONS} regions of {REGION} x {REGION} pixels of the model's grid become
   uniform noise, most relevant first ([Evaluation](evaluation.md)); one run for each phantom.
 - *{NOTHING}* is a map of white noise: the line to beat.
@@ -229,7 +229,9 @@ def main() -> None:
     parser.add_argument("--model", default="lucency:phantom")
     parser.add_argument("--target", default="effusion")
     parser.add_argument("--phantoms", type=int, default=50)
-    parser.add_argument("--tuning", type=int, default=10, help="phantoms to choose thresholds on")
+    parser.add_argument(
+        "--validation", "--tuning", dest="validation", type=int, default=10, help="phantoms to choose thresholds on"
+    )
     parser.add_argument("--methods", help="only these, with commas between; all when left out")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after the map at hand")
     parser.add_argument("--records", type=Path, default=ROOT / "out" / "league.jsonl")
@@ -249,13 +251,13 @@ def main() -> None:
     lines = arguments.records.read_text().splitlines() if arguments.records.exists() else []
     records = [r for r in map(json.loads, lines) if r["fingerprint"] == about["fingerprint"]]
     # One phantom to tune on for every two to report on, so that a method that is stopped early has both.
-    tuning = [(TUNING_SEEDS + i, True) for i in range(arguments.tuning)]
+    validation = [(VALIDATION_SEEDS + i, True) for i in range(arguments.validation)]
     jobs = []
     for i in range(arguments.phantoms):
-        if i % 2 == 0 and tuning:
-            jobs.append(tuning.pop(0))
+        if i % 2 == 0 and validation:
+            jobs.append(validation.pop(0))
         jobs.append((TEST_SEEDS + i, False))
-    jobs += tuning
+    jobs += validation
     done = {(r["method"], r["seed"]) for r in records}
     names = arguments.methods.split(",") if arguments.methods else list(contestants())
     started = time.perf_counter()
@@ -270,7 +272,7 @@ def main() -> None:
                 f"{time.perf_counter() - started:6.0f} s  {name}, phantom {seed}: {records[-1]['took']:.1f} s",
                 flush=True,
             )
-    command = f"python benchmarks/trust/league.py --phantoms {arguments.phantoms} --tuning {arguments.tuning}"
+    command = f"python benchmarks/trust/league.py --phantoms {arguments.phantoms} --validation {arguments.validation}"
     before, _, rest = arguments.page.read_text().partition(BEGIN)
     arguments.page.write_text(before + BEGIN + results(records, command) + END + rest.partition(END)[2])
     print(f"wrote {arguments.page}")

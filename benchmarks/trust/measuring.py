@@ -2,8 +2,8 @@
 
 A row is one method with one removal on one scan, or one removal on one scan; rows are plain records that are kept one
 by one, so that a run can be stopped and goes on where it was. :func:`summary` turns them into tables. Scans are cut
-into two halves once and for all: thresholds and the recommendation are chosen on one, numbers are reported on the
-other.
+into validation and test once and for all: thresholds and the recommendation are chosen on the validation part, numbers
+are reported on the test part.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lucency.engine import Engine
 from lucency.errors import OutputError, ParameterError
 from lucency.methods import Method, method_named
 from lucency.methods.occlusion import Occlusion
-from lucency.metrics.artefact import Pieces, artefacts, halves, patches
+from lucency.metrics.artefact import Cut, artefacts, halves, patches
 from lucency.metrics.bootstrap import interval
 from lucency.metrics.gold import Twin, agreement, effects, map_agreement, random_regions
 from lucency.metrics.localisation import THRESHOLDS, iou, localise
@@ -40,7 +40,7 @@ from lucency.records import Record
 from lucency.removal import Removal
 from lucency.scan import Scan
 from lucency.writing import whole
-from trust.record import Artefact, Effects, Half, Interval, MapResult, MethodRow, RemovalResult, RemovalRow, TrustRow
+from trust.record import Artefact, Effects, Interval, MapResult, MethodRow, Part, RemovalResult, RemovalRow, TrustRow
 
 FIRST_SEED = 10_000_000
 """No training and no other table draws phantoms from here on."""
@@ -49,8 +49,8 @@ FLUID_MM = 5.0
 SIZE = 224
 REGION, REGIONS = 18, 25
 NOISE = 0.01
-PATCHES: dict[str, Pieces] = {f"patch {side}": patches(side) for side in (16, 32, 64)}
-PIECES: dict[str, Pieces] = {**PATCHES, "half of the superpixels": halves()}
+PATCHES: dict[str, Cut] = {f"patch {side}": patches(side) for side in (16, 32, 64)}
+PIECES: dict[str, Cut] = {**PATCHES, "half of the superpixels": halves()}
 WATCHED = ("logit", "probability")
 TOLERATED = 0.01
 """The artefact rate up to which a removal can be recommended."""
@@ -64,7 +64,7 @@ class Case:
         kind: ``"phantom"``, ``"box"`` (a film with a radiologist's box), ``"normal"`` (a film without a finding) or
             ``"simulated"`` (a normal film with simulated fluid).
         name: what tells it from the others of its kind.
-        half: what it is for.
+        part: what it is for.
         scan: the scan.
         truth: bool ``[*spatial]``, where the finding is; ``None`` for a normal one.
         twin: the same without the finding, where there is such a thing.
@@ -74,7 +74,7 @@ class Case:
 
     kind: str
     name: str
-    half: Half
+    part: Part
     scan: Scan
     truth: NDArray[np.bool_] | None = None
     twin: Scan | None = None
@@ -83,9 +83,9 @@ class Case:
     side: str | None = None
 
 
-def half_of(index: int) -> Half:
+def part_of(index: int) -> Part:
     """Every other case is for choosing."""
-    return "choose" if index % 2 == 0 else "report"
+    return "validation" if index % 2 == 0 else "test"
 
 
 def kept_array(file: Path, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
@@ -156,7 +156,7 @@ def phantom_case(index: int, kept: Path | None = None) -> Case:
     # A little fluid is nowhere 5 mm deep; then the deeper half of it counts.
     truth = depth >= min(FLUID_MM, float(depth.max()) / 2)
     volume = float(arrays["volume_ml"])
-    return Case("phantom", str(seed), half_of(index), wet, truth, dry, volume_ml=volume, side=side)
+    return Case("phantom", str(seed), part_of(index), wet, truth, dry, volume_ml=volume, side=side)
 
 
 def map_result(
@@ -164,7 +164,7 @@ def map_result(
 ) -> MapResult:
     """What one method makes of one case with a truth: localisation and gold standard.
 
-    Of the half that is reported on also perturbation curves and stability.
+    Of the test part also perturbation curves and stability.
 
     Args:
         gold: the gold-standard map of the case (:func:`gold_map`), where it has a twin.
@@ -179,7 +179,7 @@ def map_result(
     seconds = time.process_time() - started
     cost, found = one.provenance.cost, localise(one.heatmap, case.truth)
     aopc = road = stability = None
-    if case.half == "report":
+    if case.part == "test":
         # Nothing is chosen by these, and they take most of the time.
         judged = evaluate(
             one, case.scan, engine, watch="probability", target=target, curves=["MoRF", "ROAD"],
@@ -190,7 +190,7 @@ def map_result(
     agreed, ranked = (None, None) if gold is None else map_agreement(gold, one.heatmap)
     return MapResult(
         seconds, cost.evaluations, cost.gradients, one.probability,
-        found.hit, found.iou, found.threshold, found.mass, found.top, found.area,
+        found.pointing_game, found.iou, found.threshold, found.energy, found.top, found.area,
         tuple(round(iou(one.heatmap, case.truth, threshold), 4) for threshold in THRESHOLDS),
         agreed, ranked, aopc, road, stability,
     )  # fmt: skip
@@ -259,24 +259,24 @@ def _stability(
     return float(stats.spearmanr(heatmap.ravel(), other.ravel()).statistic)
 
 
-def summary(rows: Sequence[TrustRow], kind: str, half: Half = "report", fewest: int = 3) -> list[MethodRow]:
+def summary(rows: Sequence[TrustRow], kind: str, part: Part = "test", fewest: int = 3) -> list[MethodRow]:
     """One row for each method and removal on the cases of ``kind``, best overlap first.
 
-    Every number has its bootstrap interval over the patients of that ``half``; the threshold of the overlap is always
-    the best one of the choosing half. Contestants with fewer than ``fewest`` cases in either half are left out.
+    Every number has its bootstrap interval over the patients of that ``part``; the threshold of the overlap is always
+    the best one of the validation part. Contestants with fewer than ``fewest`` cases in either part are left out.
     """
     found = []
     maps = [(row, row.map) for row in rows if row.kind == kind and row.map is not None]
     for who in dict.fromkeys(row.who for row, _ in maps):
-        learn = [one for row, one in maps if row.who == who and row.half == "choose"]
-        tell = [(row, one) for row, one in maps if row.who == who and row.half == half]
+        learn = [one for row, one in maps if row.who == who and row.part == "validation"]
+        tell = [(row, one) for row, one in maps if row.who == who and row.part == part]
         if len(tell) < fewest or len(learn) < fewest:
             continue
         at = int(np.mean([one.ious for one in learn], 0).argmax())
         numbers = {
             "iou": _over([(row, one.ious[at]) for row, one in tell]),
-            "hit": _over([(row, one.hit) for row, one in tell]),
-            "mass": _over([(row, one.mass) for row, one in tell]),
+            "pointing_game": _over([(row, one.pointing_game) for row, one in tell]),
+            "energy": _over([(row, one.energy) for row, one in tell]),
             "top": _over([(row, one.top) for row, one in tell]),
             "aopc": _over([(row, one.aopc) for row, one in tell]),
             "road": _over([(row, one.road) for row, one in tell]),
@@ -287,7 +287,7 @@ def summary(rows: Sequence[TrustRow], kind: str, half: Half = "report", fewest: 
         }
         large = [(row, one) for row, one in tell if row.volume_ml is not None and row.volume_ml >= 200]
         if len(large) >= fewest:
-            numbers["hit_large"] = _over([(row, one.hit) for row, one in large])
+            numbers["pointing_game_large"] = _over([(row, one.pointing_game) for row, one in large])
             numbers["iou_large"] = _over([(row, one.ious[at]) for row, one in large])
         found.append(
             MethodRow(
@@ -304,15 +304,15 @@ def summary(rows: Sequence[TrustRow], kind: str, half: Half = "report", fewest: 
 
 
 def removals_summary(
-    rows: Sequence[TrustRow], kind: str, half: Half | None = None, fewest: int = 3
+    rows: Sequence[TrustRow], kind: str, part: Part | None = None, fewest: int = 3
 ) -> list[RemovalRow]:
-    """One row for each removal on the cases of ``kind`` (of one half, or all): gold standard and artefacts.
+    """One row for each removal on the cases of ``kind`` (of one part, or all): gold standard and artefacts.
 
     Removals with fewer than ``fewest`` cases are left out.
     """
     found = []
     known = [(row, row.removed) for row in rows if row.kind == kind and row.removed is not None]
-    known = [(row, one) for row, one in known if half in (None, row.half)]
+    known = [(row, one) for row, one in known if part in (None, row.part)]
     for removal in dict.fromkeys(row.removal for row, _ in known):
         mine = [(row, one) for row, one in known if row.removal == removal]
         if len(mine) < fewest:
@@ -345,11 +345,11 @@ class Recommendation(Record):
     """What the numbers say that `explain` should use.
 
     Attributes:
-        method, removal: chosen on one half of the phantoms.
-        score: its mean of hit rate, overlap and agreement with the gold standard, there.
-        chosen, reported: its row on the half it was chosen on, and on the other.
+        method, removal: chosen on the validation phantoms.
+        score: its mean of pointing game, overlap and agreement with the gold standard, there.
+        chosen, reported: its row on the validation and on the test phantoms.
         rival: the next best one (method, removal).
-        lead: by how much the score is higher than the rival's on the other half, with its interval over phantoms.
+        lead: by how much the score is higher than the rival's on the test phantoms, with its interval over phantoms.
     """
 
     method: str
@@ -362,16 +362,16 @@ class Recommendation(Record):
 
 
 def recommend(rows: Sequence[TrustRow]) -> Recommendation | None:
-    """The contestant with the highest mean of hit rate, overlap and agreement with the gold standard.
+    """The contestant with the highest mean of pointing game, overlap and agreement with the gold standard.
 
-    It is chosen on the phantoms of the choosing half alone. Contestants whose removal makes artefacts there at a rate
+    It is chosen on the validation phantoms alone. Contestants whose removal makes artefacts there at a rate
     above :data:`TOLERATED`, with pieces as the method takes them away, are passed over, unless none is below. ``None``
     while there are too few phantoms.
     """
-    learnt, told = summary(rows, "phantom", "choose"), summary(rows, "phantom", "report")
+    learnt, told = summary(rows, "phantom", "validation"), summary(rows, "phantom", "test")
     if not learnt:
         return None
-    rates = {row.who: artefact_rate(rows, row, "phantom", "choose") or (0.0, 0.0, 0.0) for row in learnt}
+    rates = {row.who: artefact_rate(rows, row, "phantom", "validation") or (0.0, 0.0, 0.0) for row in learnt}
     allowed = [row for row in learnt if rates[row.who][0] <= TOLERATED] or learnt
     allowed.sort(key=lambda row: row.score, reverse=True)
     best, rival = allowed[0], (allowed[1] if len(allowed) > 1 else None)
@@ -390,14 +390,14 @@ def recommend(rows: Sequence[TrustRow]) -> Recommendation | None:
     )
 
 
-def artefact_rate(rows: Sequence[TrustRow], row: MethodRow, kind: str, half: Half | None = None) -> Interval | None:
+def artefact_rate(rows: Sequence[TrustRow], row: MethodRow, kind: str, part: Part | None = None) -> Interval | None:
     """How often the removal of a row of :func:`summary` makes dry cases of ``kind`` look abnormal.
 
     Counted with the pieces that are most like what its method takes away. ``None`` for a method that takes no piece
     away, as one that follows gradients from a baseline, and where nothing was counted.
     """
     taken = _taken(row.method)
-    known = [one for one in removals_summary(rows, kind, half) if one.removal == row.removal]
+    known = [one for one in removals_summary(rows, kind, part) if one.removal == row.removal]
     return known[0].numbers.get(f"{taken} rate") if known and taken else None
 
 
@@ -416,8 +416,8 @@ def _taken(method: str) -> str:
 def _by_case(rows: Sequence[TrustRow], contestant: MethodRow) -> dict[str, float]:
     at = int(np.abs(THRESHOLDS - contestant.threshold).argmin())
     return {
-        row.case: float(np.mean([float(row.map.hit), row.map.ious[at], row.map.gold]))
+        row.case: float(np.mean([float(row.map.pointing_game), row.map.ious[at], row.map.gold]))
         for row in rows
-        if row.kind == "phantom" and row.map is not None and row.map.gold is not None and row.half == "report"
+        if row.kind == "phantom" and row.map is not None and row.map.gold is not None and row.part == "test"
         and row.who == contestant.who
     }  # fmt: skip

@@ -47,9 +47,9 @@ TITLES = {
     "normal": "Real films without a finding, `lucency:effusion`",
 }
 COLUMNS = {
-    "hit": "hit rate", "iou": "IoU", "mass": "mass on truth", "aopc": "AOPC", "road": "ROAD",
+    "pointing_game": "pointing game", "iou": "IoU", "energy": "energy in mask", "aopc": "AOPC", "road": "ROAD",
     "artefacts": "artefact rate (%)", "gold": "agreement with gold", "stability": "stability",
-    "hit_large": "hit, 200 ml and more", "iou_large": "IoU, 200 ml and more",
+    "pointing_game_large": "pointing game, 200 ml and more", "iou_large": "IoU, 200 ml and more",
 }  # fmt: skip
 
 
@@ -95,10 +95,10 @@ def _recommended(best: Recommendation) -> list[str]:
     parts = [
         "## Recommendation\n",
         f"**{best.method}** with removal **{best.removal or 'none'}**: chosen on every other phantom for the "
-        "highest mean of hit rate, overlap and agreement with the gold standard "
+        "highest mean of pointing game, overlap and agreement with the gold standard "
         f"({best.score:.2f}), among those whose removal, with pieces of the size that the method takes away, "
         f"makes artefacts at a rate of at most {TOLERATED:.0%} there (among all, where none has). On the other "
-        f"phantoms: hit rate {_cell(told['hit'])}, "
+        f"phantoms: pointing game {_cell(told['pointing_game'])}, "
         f"IoU {_cell(told['iou'])}, agreement with gold {_cell(told.get('gold'))}.",
     ]
     if best.lead is not None and best.rival is not None:

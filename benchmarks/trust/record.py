@@ -8,9 +8,12 @@ from typing import Annotated, Any, Literal
 
 from lucency.records import FORMAT, Count, Real, Record
 
-Half = Literal["choose", "report"]
+Part = Literal["validation", "test"]
 Interval = tuple[float, float, float]
 """A mean, and the ends of its 95 % interval."""
+
+
+FORMERLY = {"half": "part", "hit": "pointing_game", "mass": "energy"}
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,20 @@ class MapResult(Record):
         seconds: of the processor.
         evaluations, gradients: what the map cost.
         probability: of the class on the clean scan.
-        hit, iou, threshold, mass, top, area: see :class:`lucency.metrics.localisation.Localisation`.
+        pointing_game, iou, threshold, energy, top, area: see :class:`lucency.metrics.localisation.Localisation`.
         ious: the overlap at each of ``THRESHOLDS``.
         gold, gold_rank: agreement with the gold-standard map, where there is one.
-        aopc, road, stability: of the half that is reported on.
+        aopc, road, stability: of the test part.
     """
 
     seconds: float
     evaluations: Count
     gradients: Count
     probability: Real
-    hit: bool
+    pointing_game: bool
     iou: float
     threshold: float
-    mass: float
+    energy: float
     top: float
     area: float
     ious: tuple[float, ...]
@@ -85,7 +88,7 @@ class TrustRow(Record):
         fingerprint, painter: hashes of the weights of the classifier, and of what stands where something is gone.
         case: the name of the scan.
         took: seconds of the processor in all.
-        half: what the scan is for; ``None`` for one that could not be read.
+        part: what the scan is for; ``None`` for one that could not be read.
         patient, volume_ml, side: what is known of the scan.
         map, removed: the result.
         error: why there is none.
@@ -101,7 +104,7 @@ class TrustRow(Record):
     painter: str
     case: str
     took: float
-    half: Half | None = None
+    part: Part | None = None
     patient: str | None = None
     volume_ml: float | None = None
     side: str | None = None
@@ -127,9 +130,14 @@ class TrustRow(Record):
 
     @classmethod
     def _nested(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        if "format" in given or "error" in given:
+        if "format" in given:
             return given
-        # Before there were classes, everything lay side by side.
+        # Before there were classes, everything lay side by side, under other words.
+        given = {FORMERLY.get(key, key): value for key, value in given.items()}
+        if "part" in given:
+            given["part"] = {"choose": "validation", "report": "test"}.get(given["part"])
+        if "error" in given:
+            return given
         if given.get("what") == "map":
             return {
                 **given,
@@ -144,7 +152,7 @@ class MethodRow(Record):
     """What one method with one removal is worth over many scans.
 
     Attributes:
-        threshold: of the overlap, chosen on the other half.
+        threshold: of the overlap, chosen on the validation part.
         numbers: each with its interval, by name.
         evaluations, gradients, seconds: medians.
     """
@@ -165,8 +173,8 @@ class MethodRow(Record):
 
     @property
     def score(self) -> float:
-        """The mean of hit rate, overlap and agreement with the gold standard, as far as they are known."""
-        known = [self.numbers[key][0] for key in ("hit", "iou", "gold") if key in self.numbers]
+        """The mean of pointing game, overlap and agreement with the gold standard, as far as they are known."""
+        known = [self.numbers[key][0] for key in ("pointing_game", "iou", "gold") if key in self.numbers]
         return sum(known) / len(known)
 
 

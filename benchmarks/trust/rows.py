@@ -312,7 +312,7 @@ def made_row(task: Task) -> TrustRow:
         task.what, task.kind, str(task.case), task.method, task.removal, task.watch, *task.prints,
         case=str(task.case) if case is None else case.name,
         took=time.process_time() - started,
-        half=None if case is None else case.half,
+        part=None if case is None else case.part,
         patient=None if case is None else case.patient,
         volume_ml=None if case is None else case.volume_ml,
         side=None if case is None else case.side,

@@ -53,8 +53,8 @@ def main(folder: Path) -> None:
         truth = np.load(place / "truth.npy") >= FLUID_MM
         found = localise(np.load(place / "heatmap.npy"), truth)
         rows.append(
-            f"| {seed} | {volume} ml, {side} | {said['probability']:.3f} | {'yes' if found.hit else 'no'} "
-            f"| {found.top:.2f} | {min(1.0, found.area / 0.05):.2f} | {found.area:.3f} | {found.mass:.2f} |"
+            f"| {seed} | {volume} ml, {side} | {said['probability']:.3f} | {'yes' if found.pointing_game else 'no'} "
+            f"| {found.top:.2f} | {min(1.0, found.area / 0.05):.2f} | {found.area:.3f} | {found.energy:.2f} |"
         )
         print(rows[-1], flush=True)
         with Image.open(place / "overlay.png") as overlay:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lucency.asking import undisturbed
-from lucency.classifier import Classifier, Frame
+from lucency.classifier import Classifier, Placement
 from lucency.engine import Engine
 from lucency.errors import ModelError, ParameterError, ScanError
 from lucency.explanation import Explanation, Map, describe, method_record
@@ -96,8 +96,8 @@ class Attribution:
 
     def on_scan(self, heatmap: Callable[[], torch.Tensor]) -> Map:
         """A map ``[*grid]`` of a step on the scan's own grid, float32."""
-        frame = self.engine.classifier.frame(self.scan)
-        array: Map = frame.to_scan(heatmap().detach().float().cpu()).numpy()
+        placement = self.engine.classifier.placement(self.scan)
+        array: Map = placement.to_scan(heatmap().detach().float().cpu()).numpy()
         return array
 
     @property
@@ -109,7 +109,11 @@ class Attribution:
             ParameterError: when the method had nothing to do.
         """
         self.close()
-        step, classifier, frame = self.work.last, self.engine.classifier, self.engine.classifier.frame(self.scan)
+        step, classifier, placement = (
+            self.work.last,
+            self.engine.classifier,
+            self.engine.classifier.placement(self.scan),
+        )
         if step is None:
             raise ParameterError(
                 f"{self.method} had nothing to do on a scan of {self.scan.shape}; check its parameters."
@@ -130,7 +134,7 @@ class Attribution:
             facts=facts,
             provenance=Provenance(
                 scan=scan_record(self.scan),
-                model=model_record(classifier, frame),
+                model=model_record(classifier, placement),
                 question=QuestionRecord(
                     self.question.target, self.question.name, self.question.watch, self.question.label, self._score
                 ),
@@ -162,10 +166,10 @@ def scan_record(scan: Scan) -> ScanRecord:
     return ScanRecord(shown_source(scan.source), scan.sha256, scan.shape, scan.spacing, scan.value_range)
 
 
-def model_record(classifier: Classifier, frame: Frame) -> ModelRecord:
-    """What is remembered of a classifier that reads a scan which lies in ``frame``."""
-    margins = tuple((before, after) for before, after in frame.margins)
-    return ModelRecord(classifier.name, classifier.fingerprint, tuple(frame.grid), margins)
+def model_record(classifier: Classifier, placement: Placement) -> ModelRecord:
+    """What is remembered of a classifier that reads a scan which lies in ``placement``."""
+    margins = tuple((before, after) for before, after in placement.margins)
+    return ModelRecord(classifier.name, classifier.fingerprint, tuple(placement.grid), margins)
 
 
 def attribute(

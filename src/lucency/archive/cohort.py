@@ -49,7 +49,7 @@ BLUR = 2.0
 COLUMNS = (
     "path", "content", "same", "error", "kind", "label", "site", "view", "patient", "group", "target", "probability",
     "score", "called", "verdict", "place", "at", "shares", "on", "area", "effect", "p", "without", "repeatable",
-    "out_of_distribution", "hit", "mass", "top", "truth", "landmarks", "grid", "scale", "evaluations", "seconds",
+    "out_of_distribution", "pointing_game", "energy", "top", "truth", "landmarks", "grid", "scale", "evaluations", "seconds",
     "folder",
 )  # fmt: skip
 HEAVY = ("map", "picture")
@@ -423,10 +423,10 @@ def _measured(found: Cohort, rows: Sequence[dict[str, Any]]) -> None:
         for name in named[0]["shares"]:
             found.places[name] = _share([row["shares"].get(name, 0.0) for row in named], [_who(row) for row in named])
     found.sites = _sites(named)
-    boxed = [row for row in rows if row["hit"] is not None]
+    boxed = [row for row in rows if row["pointing_game"] is not None]
     if boxed:
         who = [_who(row) for row in boxed]
-        for name in ("hit", "mass", "top", "truth"):
+        for name in ("pointing_game", "energy", "top", "truth"):
             found.truth[name] = _share([float(row[name]) for row in boxed], who)
 
 

@@ -212,9 +212,9 @@ def evidence(explanation: Explanation, scan: Scan, engine: Engine, found: Region
 def _effects(explanation: Explanation, scan: Scan, engine: Engine, there: dict[Kind, Mask]) -> dict[Kind, float]:
     if not there:
         return {}
-    frame = engine.classifier.frame(scan)
+    placement = engine.classifier.placement(scan)
     masks = torch.stack(
-        [frame.to_grid(_resized(torch.from_numpy(mask).float(), scan.shape)[None])[0] for mask in there.values()]
+        [placement.to_grid(_resized(torch.from_numpy(mask).float(), scan.shape)[None])[0] for mask in there.values()]
     )
     watch = "probability" if explanation.probabilities else "logit"
     question = Question.ask(engine.classifier, scan, explanation.target, watch)

@@ -167,7 +167,11 @@ class Worker:
             if truth.any():
                 measured = localise(answer.heatmap, truth)
                 row = dataclasses.replace(
-                    row, hit=measured.hit, mass=measured.mass, top=measured.top, truth=measured.area
+                    row,
+                    pointing_game=measured.pointing_game,
+                    energy=measured.energy,
+                    top=measured.top,
+                    truth=measured.area,
                 )
         return row
 
@@ -210,7 +214,7 @@ def _on_grid(answer: Explanation, scan: Scan, classifier: Any) -> tuple[np.ndarr
         shape = (MAP_SIDE,) * heatmap.ndim
         values = F.interpolate(heatmap[None, None], shape, mode=mode)[0, 0]
     else:
-        values = classifier.frame(scan).to_grid(heatmap[None])[0]
+        values = classifier.placement(scan).to_grid(heatmap[None])[0]
     scale = float(values.abs().max()) or 1.0
     return (values / scale).numpy().astype(np.float16), scale
 
@@ -220,7 +224,7 @@ def _place_of_grid(scan: Scan, classifier: Any) -> list[float] | None:
         return None
     if classifier.input_size is None:
         return [0.0, 0.0, 1.0, 1.0]
-    frame = classifier.frame(scan)
+    frame = classifier.placement(scan)
     before = [-margin[0] / n for margin, n in zip(frame.margins, scan.shape, strict=True)]
     sizes = [box / n for box, n in zip(frame.box_shape, scan.shape, strict=True)]
     return [*before, *sizes]

@@ -196,7 +196,7 @@ def findings(cohort: Cohort) -> list[str]:
         else:
             said.append(f"No difference between sites in where the model looks was found (p = {sites.p:.2g}).")
     if cohort.truth:
-        hit = cohort.truth["hit"]
+        hit = cohort.truth["pointing_game"]
         said.append(
             f"On {hit.count} films with a known place, the maximum lies in it on {percent(hit.mean)} ({_span(hit)}); "
             f"the place takes {percent(cohort.truth['truth'].mean)} of the film."
@@ -335,9 +335,9 @@ def _facts(row: dict[str, Any]) -> list[tuple[str, str]]:
         found.append(("Same shape elsewhere", f"does as much with p = {row['p']:.2f}"))
     if row["repeatable"]:
         found.append(("Error bars", str(row["repeatable"])))
-    if row["hit"] is not None:
-        inside = "in" if row["hit"] else "outside"
-        found.append(("Known place", f"maximum {inside} it, {percent(row['mass'])} of the evidence in it"))
+    if row["pointing_game"] is not None:
+        inside = "in" if row["pointing_game"] else "outside"
+        found.append(("Known place", f"maximum {inside} it, {percent(row['energy'])} of the evidence in it"))
     return found
 
 
@@ -363,8 +363,8 @@ def _sites(cohort: Cohort) -> SiteTable:
 
 def _truth(cohort: Cohort) -> list[tuple[str, str, Share]]:
     named = {
-        "hit": ("Maximum in the place", "pointing game"),
-        "mass": ("Evidence in the place", "share of the map's positive part"),
+        "pointing_game": ("Maximum in the place", "pointing game"),
+        "energy": ("Evidence in the place", "share of the map's positive part"),
         "top": ("Top 5 % in the place", "share of the highest 5 % of the pixels"),
         "truth": ("Area of the place", "what the two rows above come to for a map that knows nothing"),
     }

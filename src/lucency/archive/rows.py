@@ -46,7 +46,7 @@ class Row:
         sanity: whether the method's maps depend on what the model has learnt.
         complete: whether the method ran to its end.
         notices: what has to be known besides.
-        hit, mass, top, truth: the pointing game, the share of the evidence and of the top 5 % in the truth, and the
+        pointing_game, energy, top, truth: the pointing game, the share of the evidence and of the top 5 % in the truth, and the
             share of the film that it takes, where boxes or a mask are given.
         evaluations, gradients, seconds: what it cost.
         landmarks: top, bottom, right, middle, left of the lungs, see :class:`lucency.archive.evidence.Landmarks`.
@@ -97,8 +97,8 @@ class Row:
     sanity: bool | None = None
     complete: bool | None = None
     notices: Sequence[str] = field(default=())
-    hit: bool | None = None
-    mass: float | None = None
+    pointing_game: bool | None = None
+    energy: float | None = None
     top: float | None = None
     truth: float | None = None
     evaluations: int | None = None
@@ -139,8 +139,8 @@ _TYPES: dict[str, pa.DataType] = {
     "sanity": pa.bool_(),
     "complete": pa.bool_(),
     "notices": pa.list_(pa.string()),
-    "hit": pa.bool_(),
-    **dict.fromkeys(("mass", "top", "truth", "seconds"), pa.float32()),
+    "pointing_game": pa.bool_(),
+    **dict.fromkeys(("energy", "top", "truth", "seconds"), pa.float32()),
     "evaluations": pa.int64(),
     "gradients": pa.int64(),
     "landmarks": pa.list_(pa.float32()),

@@ -329,10 +329,10 @@ def _hidden(
     removal: Removal,
 ) -> tuple[float, tuple[float, ...]]:
     """The probability of the class when the region is hidden, and when its shape is hidden elsewhere instead."""
-    frame = engine.classifier.frame(scan)
+    placement = engine.classifier.placement(scan)
 
     def on_grid(mask: NDArray[np.bool_]) -> Tensor:
-        return frame.to_grid(torch.from_numpy(mask.astype(np.float32))[None])[0].clamp(0, 1)
+        return placement.to_grid(torch.from_numpy(mask.astype(np.float32))[None])[0].clamp(0, 1)
 
     shape = on_grid(region)
     if not shape.any():

@@ -45,7 +45,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Frame:
+class Placement:
     """Where the model's input grid lies on the scan: a centred box of the scan, resampled to ``grid``.
 
     ``margins`` are the pixels added before and after each spatial axis of the scan (negative = cut off).
@@ -233,7 +233,7 @@ class Classifier:
             self.module.to(device)
         return self
 
-    def frame(self, scan: Scan) -> Frame:
+    def placement(self, scan: Scan) -> Placement:
         """Where this model's input grid lies on ``scan``.
 
         Raises:
@@ -241,7 +241,7 @@ class Classifier:
         """
         shape = scan.shape
         if self.input_size is None:
-            return Frame(shape, ((0, 0),) * len(shape), shape)
+            return Placement(shape, ((0, 0),) * len(shape), shape)
         if len(self.input_size) != len(shape):
             raise ModelError(
                 f"{self.name} reads {len(self.input_size)}-D scans and this one is {len(shape)}-D; "
@@ -254,7 +254,7 @@ class Classifier:
         for n, g, ratio in zip(shape, self.input_size, ratios, strict=True):
             extra = max(1, round(g * ratio * self.crop_share)) - n
             margins.append((extra // 2, extra - extra // 2))
-        return Frame(shape, tuple(margins), self.input_size, self.interpolation)
+        return Placement(shape, tuple(margins), self.input_size, self.interpolation)
 
     def prepare(self, scan: Scan) -> Tensor:
         """The scan on the model's input grid: float32 ``[C, *grid]``, display values, not yet normalised.
@@ -265,7 +265,7 @@ class Classifier:
         pixels = scan.display
         if self.clip:
             pixels = pixels.clamp(0.0, 1.0)
-        pixels = self.frame(scan).to_grid(pixels)
+        pixels = self.placement(scan).to_grid(pixels)
         if self.clip and self.interpolation == "cubic":
             # A cubic overshoots at edges.
             pixels = pixels.clamp(0.0, 1.0)

@@ -15,7 +15,7 @@ from lucency.cli.options import (
     AsJson,
     Budget,
     Device,
-    Frame,
+    FrameNumber,
     Model,
     ScanFile,
     Seed,
@@ -65,7 +65,7 @@ def compare(
     error_bars: Annotated[
         int, typer.Option("--error-bars", metavar="K", help="Explain K moved copies too, to see how sure each map is.")
     ] = 0,
-    frame: Frame = None,
+    frame: FrameNumber = None,
     window: Window = None,
     value_range: ValueRange = None,
     device: Device = "auto",

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lucency.cli import INTERRUPTED
-from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Folder, Frame, Model, TrustModel, ValueRange, Window
+from lucency.cli.options import (
+    DEFAULT_MODEL,
+    AsJson,
+    Device,
+    Folder,
+    FrameNumber,
+    Model,
+    TrustModel,
+    ValueRange,
+    Window,
+)
 
 if TYPE_CHECKING:
     from lucency.engine import Engine
@@ -42,7 +52,7 @@ def layers(
     top: Annotated[
         int | None, typer.Option(metavar="N", help="How many feature maps of each layer (1), or scans of a folder (9).")
     ] = None,
-    frame: Frame = None,
+    frame: FrameNumber = None,
     window: Window = None,
     value_range: ValueRange = None,
     device: Device = "auto",

@@ -15,7 +15,7 @@ ScanFile = Annotated[
         show_default=False,
     ),
 ]
-Frame = Annotated[
+FrameNumber = Annotated[
     int | None,
     typer.Option(
         "--frame",

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 from torch import Tensor
 
 from lucency.asking import undisturbed
-from lucency.classifier import Classifier, Frame, Question
+from lucency.classifier import Classifier, Placement, Question
 from lucency.engine import Engine
 from lucency.masks import Patches, Superpixels
 from lucency.parameters import by_word, declared, kinds, of_word, parts_of
@@ -183,8 +183,8 @@ class Method(ABC):
             LucencyError: when the classifier or a parameter does not allow the method.
         """
 
-    def patches(self, frame: Frame, spacing: Sequence[float] | None) -> Patches | None:
-        """The patches whose overlaps make up its maps, on a scan that lies in ``frame``; pictures interpolate them.
+    def patches(self, placement: Placement, spacing: Sequence[float] | None) -> Patches | None:
+        """The patches whose overlaps make up its maps, on a scan that lies in ``placement``; pictures interpolate them.
 
         ``None`` where its maps are made of something else.
         """

@@ -25,7 +25,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from lucency.classifier import Classifier, Frame, Question
+from lucency.classifier import Classifier, Placement, Question
 from lucency.engine import Engine, Probe
 from lucency.errors import ParameterError
 from lucency.filters import gaussian_blur
@@ -99,25 +99,25 @@ class Occlusion(Method):
     def anytime(self) -> Self:
         return replace(self, order="spread")
 
-    def patches(self, frame: Frame, spacing: Sequence[float] | None) -> Patches:
-        region = None if self.box is None else _on_grid(self.box, frame)
-        asked = _pixels(self.patch, frame, spacing)
-        patch = _clipped(asked, frame.grid, region)
+    def patches(self, placement: Placement, spacing: Sequence[float] | None) -> Patches:
+        region = None if self.box is None else _on_grid(self.box, placement)
+        asked = _pixels(self.patch, placement, spacing)
+        patch = _clipped(asked, placement.grid, region)
         share = 2 if region is None else 4
         stride = tuple(max(1, p // share) for p in patch)
         if self.stride is not None:
-            stride = _pixels(self.stride, frame, spacing)
+            stride = _pixels(self.stride, placement, spacing)
             if patch != asked:
                 stride = tuple(map(min, stride, patch))
-        return Patches(frame.grid, patch, stride, self.soft, region)
+        return Patches(placement.grid, patch, stride, self.soft, region)
 
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         if self.settle is not None:
             yield from self._settled(scan, question, engine, self.settle)
             return
         classifier = engine.classifier
-        patches = self.patches(classifier.frame(scan), scan.spacing)
-        patch, asked = patches.patch, _pixels(self.patch, classifier.frame(scan), scan.spacing)
+        patches = self.patches(classifier.placement(scan), scan.spacing)
+        patch, asked = patches.patch, _pixels(self.patch, classifier.placement(scan), scan.spacing)
         also = []
         if self.features and classifier.module is not None and question.layer is None:
             last = engine.layers(scan)[-1:]
@@ -182,7 +182,7 @@ class Occlusion(Method):
             )
 
     def _settled(self, scan: Scan, question: Question, engine: Engine, confidence: float) -> Iterator[Step]:
-        patches = self.patches(engine.classifier.frame(scan), scan.spacing)
+        patches = self.patches(engine.classifier.placement(scan), scan.spacing)
         engine = engine.remembering()
         prior, source = settling.prior_of(engine, scan, question, patches, self.removal, self.explainer)
         probe = engine.open(scan, question, self.removal)
@@ -400,9 +400,9 @@ def spread_order(n: int) -> Tensor:
     return reverse[reverse < n]
 
 
-def _pixels(length: Length, frame: Frame, spacing: Sequence[float] | None) -> tuple[int, ...]:
+def _pixels(length: Length, placement: Placement, spacing: Sequence[float] | None) -> tuple[int, ...]:
     if isinstance(length, int):
-        return (length,) * len(frame.grid)
+        return (length,) * len(placement.grid)
     if not isinstance(length, str):
         return tuple(int(n) for n in length)
     try:
@@ -415,7 +415,7 @@ def _pixels(length: Length, frame: Frame, spacing: Sequence[float] | None) -> tu
         raise ParameterError(
             f"The pixel spacing of this scan is unknown, so {length!r} means nothing; give pixels instead."
         )
-    return tuple(max(1, round(frame.scan_pixels(mm / apart, axis))) for axis, apart in enumerate(spacing))
+    return tuple(max(1, round(placement.scan_pixels(mm / apart, axis))) for axis, apart in enumerate(spacing))
 
 
 def _clipped(
@@ -428,9 +428,9 @@ def _clipped(
     return tuple(map(min, patch, sizes))
 
 
-def _on_grid(box: Sequence[int], frame: Frame) -> tuple[tuple[int, int], ...]:
+def _on_grid(box: Sequence[int], placement: Placement) -> tuple[tuple[int, int], ...]:
     """A box of the scan, flat, as start and stop along each axis of the model's grid."""
-    shape = frame.scan_shape
+    shape = placement.scan_shape
     spans = list(zip(box[::2], box[1::2], strict=False))
     if len(box) != 2 * len(shape) or not all(0 <= a < b <= n for (a, b), n in zip(spans, shape, strict=True)):
         raise ParameterError(
@@ -438,7 +438,7 @@ def _on_grid(box: Sequence[int], frame: Frame) -> tuple[tuple[int, int], ...]:
             f"such as {', '.join(f'0, {n}' for n in shape)}, not {', '.join(map(str, box))}."
         )
     found = []
-    for (a, b), (before, _), size, n in zip(spans, frame.margins, frame.box_shape, frame.grid, strict=True):
+    for (a, b), (before, _), size, n in zip(spans, placement.margins, placement.box_shape, placement.grid, strict=True):
         start, stop = math.floor((a + before) * n / size), math.ceil((b + before) * n / size)
         found.append((min(max(start, 0), n), max(min(stop, n), 0)))
     if any(start >= stop for start, stop in found):

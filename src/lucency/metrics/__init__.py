@@ -4,7 +4,7 @@ from lucency.metrics.artefact import Artefacts, artefacts
 from lucency.metrics.completeness import Completeness, completeness, completeness_gap
 from lucency.metrics.gold import GoldStandard, against_gold
 from lucency.metrics.infidelity import Infidelity, infidelity
-from lucency.metrics.localisation import Localisation, best_threshold, iou, localise, mass_on, top_on
+from lucency.metrics.localisation import Localisation, best_threshold, energy_in, iou, localise, top_on
 from lucency.metrics.perturbation import Curve, Estimate, Evaluation, evaluate
 from lucency.metrics.procedures import CURVES, Deletion, Insertion, LeRF, MoRF, Procedure, RandomOrder, Road
 from lucency.metrics.result import Result
@@ -37,11 +37,11 @@ __all__ = [
     "best_threshold",
     "completeness",
     "completeness_gap",
+    "energy_in",
     "evaluate",
     "infidelity",
     "iou",
     "localise",
-    "mass_on",
     "smallest_subset",
     "top_on",
 ]

@@ -26,7 +26,7 @@ from lucency.removal import Removal
 from lucency.scan import Scan
 from lucency.work import Stage, Streamed
 
-Pieces = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
+Cut = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
 """Pixels ``[C, *grid]`` -> masks ``[B, *grid]`` (1 = kept) and, where they are known, boxes ``[B, axes, 2]``."""
 
 
@@ -64,7 +64,7 @@ class Artefacts(Result):
         return float(self.rises.mean())
 
 
-def patches(side: int) -> Pieces:
+def patches(side: int) -> Cut:
     """Every patch of ``side`` grid pixels of a tiling, one at a time (occlusion)."""
 
     def pieces(pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,7 @@ def patches(side: int) -> Pieces:
     return pieces
 
 
-def halves(copies: int = 64, count: int = 50) -> Pieces:
+def halves(copies: int = 64, count: int = 50) -> Cut:
     """Each of ``count`` superpixels on or off by the toss of a coin (LIME)."""
 
     def pieces(pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
@@ -94,7 +94,7 @@ def artefacts(
     scans: Sequence[Scan],
     engine: Engine,
     *,
-    pieces: Pieces,
+    pieces: Cut,
     target: str | int,
     threshold: float = 0.5,
 ) -> Iterator[Stage[Artefacts]]:

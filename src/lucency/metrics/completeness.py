@@ -68,7 +68,7 @@ def completeness(
     engine = engine_of(engine, scan)
     values = values_of(explanation, scan)
     probe = engine.open(scan, question_about([explanation], scan, engine, target, watch), removal or Constant())
-    on_grid = engine.classifier.frame(scan).to_grid(values[None])[0]
+    on_grid = engine.classifier.placement(scan).to_grid(values[None])[0]
     nothing = float(probe.scores(torch.zeros((1, *probe.grid), device=probe.pixels.device))[0, 0])
     yield Stage(1.0, "everything removed", partial(_completeness, on_grid.numpy(), float(probe.clean[0]), nothing))
 

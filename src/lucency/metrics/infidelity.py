@@ -100,7 +100,7 @@ def infidelity(
     what = kind or kind_of(explanation)
     values = values_of(explanation, scan)
     probe = engine.open(scan, question_about([explanation], scan, engine, target, watch), removal or Constant())
-    on_grid = engine.classifier.frame(scan).to_grid(values[None])[0].to(probe.pixels.device)
+    on_grid = engine.classifier.placement(scan).to_grid(values[None])[0].to(probe.pixels.device)
     masks, boxes = random_squares(probe, side, samples, engine.generator())
     said = np.empty(0)
     done = np.empty(0)

@@ -23,25 +23,25 @@ class Localisation(Result):
     """How well one map finds one truth; every number is better when higher.
 
     Attributes:
-        hit: whether the maximum lies on the truth (pointing game, Zhang et al. 2018); of a plateau, its middle.
+        pointing_game: whether the maximum lies on the truth (Zhang et al. 2018); of a plateau, its middle.
             A flat map points nowhere and misses.
         iou: intersection over union of the truth with the pixels at or above ``threshold`` times the maximum.
         threshold: that share of the maximum.
-        mass: share of the map's positive part that lies on the truth.
+        energy: share of the map's positive part that lies on the truth.
         top: share of the highest 5 % of the pixels that lies on the truth; ties count in proportion.
-        area: share of the grid that is truth: what ``mass`` and ``top`` come to for a map that knows nothing.
+        area: share of the grid that is truth: what ``energy`` and ``top`` come to for a map that knows nothing.
     """
 
     definition: ClassVar[str] = (
-        "hit: the maximum lies on the truth (pointing game, Zhang et al. 2018); iou: intersection over union from a "
-        "share of the maximum on; mass and top: share of the positive part, and of the highest 5 %, on the truth."
+        "hit: the maximum lies on the truth (Zhang et al. 2018); iou: intersection over union from a "
+        "share of the maximum on; energy and top: share of the positive part, and of the highest 5 %, on the truth."
     )
     better: ClassVar[Better] = "higher"
 
-    hit: bool
+    pointing_game: bool
     iou: float
     threshold: float
-    mass: float
+    energy: float
     top: float
     area: float
 
@@ -58,10 +58,10 @@ def localise(explanation: Judged, truth: ArrayLike, threshold: float = 0.5) -> L
     values, mask = _pair(explanation.heatmap if isinstance(explanation, Explanation) else explanation, truth)
     peak = peak_of(values)
     return Localisation(
-        hit=peak is not None and bool(mask[peak]),
+        pointing_game=peak is not None and bool(mask[peak]),
         iou=iou(values, mask, threshold),
         threshold=float(threshold),
-        mass=mass_on(values, mask),
+        energy=energy_in(values, mask),
         top=top_on(values, mask, 0.05),
         area=float(mask.mean()),
     )
@@ -82,7 +82,7 @@ def best_threshold(heatmaps: Sequence[ArrayLike], truths: Sequence[ArrayLike]) -
     return float(THRESHOLDS[int(np.argmax(means))])
 
 
-def mass_on(heatmap: ArrayLike, truth: ArrayLike) -> float:
+def energy_in(heatmap: ArrayLike, truth: ArrayLike) -> float:
     """Share of the positive part of the map that lies on the truth; 0 for a map that is positive nowhere."""
     values, mask = _pair(heatmap, truth)
     positive = values.clip(min=0)

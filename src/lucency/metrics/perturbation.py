@@ -230,8 +230,8 @@ def evaluate(
     named = dict(explanation) if isinstance(explanation, Mapping) else {name_of(explanation): explanation}
     if not named:
         raise ParameterError("There is no map to evaluate.")
-    frame = classifier.frame(scan)
-    values = {name: frame.to_grid(values_of(m, scan, name)[None])[0] for name, m in named.items()}
+    placement = classifier.placement(scan)
+    values = {name: placement.to_grid(values_of(m, scan, name)[None])[0] for name, m in named.items()}
     with meter:
         question = question_about(named.values(), scan, engine, target, watch)
         clean = float(engine.open(scan, question).clean[0])
@@ -245,7 +245,7 @@ def evaluate(
             clean=clean,
             provenance=EvaluationProvenance(
                 scan=scan_record(scan),
-                model=model_record(classifier, frame),
+                model=model_record(classifier, placement),
                 device=str(engine.device),
                 cost=Cost(spent, 0, seconds),
             ),
@@ -254,8 +254,8 @@ def evaluate(
     done: list[Curve] = []
     for number, (name, procedure) in enumerate(jobs):
         how = procedure.removal
-        pieces = procedure.pieces(frame.grid)
-        worth = procedure.worth(sums(values[name] if procedure.ordered else torch.zeros(frame.grid), pieces))
+        pieces = procedure.pieces(placement.grid)
+        worth = procedure.worth(sums(values[name] if procedure.ordered else torch.zeros(placement.grid), pieces))
         ties = not procedure.ordered or len(torch.unique(worth)) < len(worth)
         seeds = tuple(engine.seed + r for r in range(repeats if ties or not how.deterministic else 1))
         counts = procedure.counts(len(worth))

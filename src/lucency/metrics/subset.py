@@ -88,8 +88,8 @@ def smallest_subset(
     engine = engine_of(engine, scan)
     worth = values_of(explanation, scan)
     probe = engine.open(scan, question_about([explanation], scan, engine, target, watch), removal or Blur(10.0))
-    frame = engine.classifier.frame(scan)
-    on_grid = frame.to_grid(worth[None])[0].flatten()
+    placement = engine.classifier.placement(scan)
+    on_grid = placement.to_grid(worth[None])[0].flatten()
     rank = torch.empty_like(on_grid, dtype=torch.long)
     rank[on_grid.argsort(descending=True, stable=True)] = torch.arange(len(on_grid))
     total = len(on_grid)
@@ -105,7 +105,7 @@ def smallest_subset(
         counts, scores = counts[order], scores[order]
         hit = reached(scores)
         count = int(counts[hit.argmax()]) if hit.any() else 0
-        mask = frame.to_scan((rank < count).float().view(probe.grid)) > 0.5
+        mask = placement.to_scan((rank < count).float().view(probe.grid)) > 0.5
         return Subset(game, aim, count / total if count else None, mask.numpy(), counts / total, scores)
 
     tried, scores = np.empty(0, np.int64), np.empty(0)

@@ -72,7 +72,7 @@ class Chest:
         a = np.abs(x / self.half_width(z)) ** n
         return np.asarray((a + np.abs((y - self.mid_depth(z)) / self.half_depth(z)) ** n) ** (1 / n))
 
-    def reach(self, y: Array, z: Array, radius: Array | float = 1.0) -> Array:
+    def wall_at(self, y: Array, z: Array, radius: Array | float = 1.0) -> Array:
         """Half-width at depth ``y`` of the surface at ``radius``; 0 where it is not met."""
         n = self.p.chest_power
         free = radius**n - np.abs((y - self.mid_depth(z)) / self.half_depth(z)) ** n
@@ -141,7 +141,7 @@ class Chest:
 
     def lung(self, right: bool, z: Array, y: Array) -> list[Interval]:
         """One lung (with its pleural space): inside the cage, beside the mediastinum, above the diaphragm."""
-        wall = self.reach(y, z)
+        wall = self.wall_at(y, z)
         left_edge, right_edge = self.mediastinum(z, y)
         low, high = ordered(-wall, left_edge) if right else ordered(right_edge, wall)
         dome_low, dome_high = self.dome(right, z, y)
@@ -160,7 +160,7 @@ class Chest:
         above = np.maximum(z - level, 1e-9)
         depth = p.meniscus_length * np.log(np.maximum(p.meniscus_rise / above, 1e-9))
         radius = np.where(z <= level, 0.0, np.clip(1 - depth / p.chest_half_depth, 0, 1))
-        inner = np.where(z <= level, -np.inf, self.reach(y, z, radius))
+        inner = np.where(z <= level, -np.inf, self.wall_at(y, z, radius))
         pieces = []
         for low, high in lung:
             pieces.append(

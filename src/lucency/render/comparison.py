@@ -284,9 +284,9 @@ def _columns(compared: Sequence[Compared]) -> list[Column]:
     ]
     if any(one.localisation for one in compared):
         columns += [
-            Column("hit", "higher", "Whether the map's maximum lies on the truth"),
+            Column("pointing game", "higher", "Whether the map's maximum lies on the truth"),
             Column("IoU", "higher", "Overlap of the truth with what lies above a share of the map's maximum"),
-            Column("mass on truth", "higher", "Share of the map's positive part that lies on the truth"),
+            Column("energy in mask", "higher", "Share of the map's positive part that lies on the truth"),
             Column("top 5 % on truth", "higher", "Share of the highest 5 % of pixels that lies on the truth"),
         ]
     return columns
@@ -331,9 +331,9 @@ def _cell(compared: Compared, column: str) -> Cell:
     found = compared.localisation
     if found is None:
         return Cell("–")
-    if column == "hit":
-        return Cell("yes" if found.hit else "no", float(found.hit))
-    value = {"IoU": found.iou, "mass on truth": found.mass, "top 5 % on truth": found.top}[column]
+    if column == "pointing game":
+        return Cell("yes" if found.pointing_game else "no", float(found.pointing_game))
+    value = {"IoU": found.iou, "energy in mask": found.energy, "top 5 % on truth": found.top}[column]
     return Cell(f"{value:.3f}", value)
 
 

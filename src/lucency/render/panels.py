@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from lucency.checks.out_of_distribution import LEVEL
-from lucency.classifier import Frame as Grid
+from lucency.classifier import Placement
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.render.lettering import cut, font, lines, signed
@@ -298,7 +298,7 @@ class Stage:
         model = explanation.provenance.model
         shape = explanation.heatmap.shape
         margins = model.margins
-        self.grid = Grid(shape, margins, model.grid)
+        self.grid = Placement(shape, margins, model.grid)
         self.size = size
         through = explanation.peak or tuple(n // 2 for n in shape)
         self.slice = through[0] if len(shape) == 3 else None

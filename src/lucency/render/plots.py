@@ -74,10 +74,10 @@ def _(result: Subset, axes: Axes) -> None:
 
 @_draw.register
 def _(result: Localisation, axes: Axes) -> None:
-    _bars(axes, {"IoU": result.iou, "mass on truth": result.mass, "top 5 % on truth": result.top})
+    _bars(axes, {"IoU": result.iou, "energy in mask": result.energy, "top 5 % on truth": result.top})
     axes.axhline(result.area, color=hexed(palette.MUTED), linestyle=":", label="a map that knows nothing")
     axes.set_ylim(0, 1)
-    axes.set_title(f"The maximum {'lies on' if result.hit else 'misses'} the truth")
+    axes.set_title(f"The maximum {'lies on' if result.pointing_game else 'misses'} the truth")
 
 
 @_draw.register

@@ -22,7 +22,7 @@ from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lucency.classifier import Frame, Question
+from lucency.classifier import Placement, Question
 from lucency.engine import Probe
 from lucency.errors import LucencyError, ParameterError
 from lucency.masks import Slic
@@ -92,7 +92,7 @@ class Asking:
             raise ParameterError("The region holds no pixel of the scan; draw it on the film.")
         removed = region if ask.remove is not None else ~region
         left = torch.from_numpy((~removed).astype(np.float32))
-        kept = bench.classifier.frame(scan).to_grid(left[None])[0].clamp(0, 1)
+        kept = bench.classifier.placement(scan).to_grid(left[None])[0].clamp(0, 1)
         asked = _Asked(ask, kept, (ask.scan, ask.model, ask.removal or "auto"), time.perf_counter())
         with self._lock:
             if len(self._asked) >= MOST:
@@ -135,7 +135,7 @@ class Asking:
             labels = self.labels(ask.scan, ask.model)
             if region.superpixel > int(labels.max()):
                 raise ParameterError(f"There are superpixels 0 to {int(labels.max())}, and no {region.superpixel}.")
-            frame = bench.classifier.frame(scan)
+            frame = bench.classifier.placement(scan)
             return np.asarray(_on_scan(labels, frame) == region.superpixel)
         box = region.rectangle or region.ellipse
         assert box is not None
@@ -253,10 +253,10 @@ def _boxes(masks: Tensor) -> Tensor:
     return torch.stack(boxes)
 
 
-def _on_scan(labels: Tensor, frame: Frame) -> NDArray[np.int64]:
+def _on_scan(labels: Tensor, placement: Placement) -> NDArray[np.int64]:
     """Pieces on the model's grid, at each pixel of the scan; -1 where the model does not look."""
     axes = []
-    for n, g, (before, after) in zip(frame.scan_shape, frame.grid, frame.margins, strict=True):
+    for n, g, (before, after) in zip(placement.scan_shape, placement.grid, placement.margins, strict=True):
         place = ((np.arange(n) + before + 0.5) * g / (n + before + after)).astype(int)
         axes.append(np.where((place >= 0) & (place < g), place, -1))
     found: NDArray[np.int64] = labels.numpy()[np.ix_(*axes)].copy()
@@ -293,6 +293,6 @@ def superpixels(wanted: ScoresWanted, shop: Shop) -> Response:
     labels = shop.asking.labels(wanted.scan, wanted.model)
     header: dict[str, Any] = {
         "count": int(labels.max()) + 1,
-        "place": place_of(classifier.frame(scan).margins, scan.shape),
+        "place": place_of(classifier.placement(scan).margins, scan.shape),
     }
     return Response(pack(header, {"labels": labels.numpy().astype(np.uint16)}), media_type=BINARY)

@@ -112,7 +112,7 @@ class Watched:
     def _frame(self, question: Prepared, step: Step, seconds: float) -> bytes:
         self.sent += 1
         method, explainer = question.explainer.fitted(question.scan)[0], question.explainer
-        frame = explainer.classifier.frame(question.scan)
+        frame = explainer.classifier.placement(question.scan)
         arrays: dict[str, np.ndarray[Any, Any]] = {
             "heatmap": _plain(step.heatmap()),
             "perturbed": _film(step.perturbed()),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lucency.classifier import Frame
+from lucency.classifier import Placement
 from lucency.errors import LucencyError
 from lucency.explanation import Explanation
 from lucency.masks import Patches
@@ -33,8 +33,8 @@ def patches_of(explanation: Explanation) -> Patches | None:
     names = {field.name for field in dataclasses.fields(cls)}
     plain = {k: v for k, v in record.parameters.items() if k in names and not isinstance(v, dict)}
     try:
-        frame = Frame(explanation.heatmap.shape, model.margins, model.grid)
-        patches = cls(**plain).patches(frame, explanation.provenance.scan.spacing)
+        placement = Placement(explanation.heatmap.shape, model.margins, model.grid)
+        patches = cls(**plain).patches(placement, explanation.provenance.scan.spacing)
     except (LucencyError, TypeError, ValueError):
         # Written by a version whose method had other parameters.
         return None
