@@ -393,7 +393,7 @@ def test_compare_keeps_what_succeeds(lucency: Any, model: str, scan: str, tmp_pa
     assert (code, err) == (0, "")
     rise, gradcam = json.loads(out)["methods"]
     assert rise["error"] == ""
-    assert 0 <= rise["truth"]["mass"] <= 1
+    assert 0 <= rise["truth"]["energy"] <= 1
     assert "MoRF AOPC" in rise
     assert "no convolution" in gradcam["error"]
     assert {f.name for f in (tmp_path / "o").iterdir()} == {

@@ -284,7 +284,7 @@ def test_localisation_counted_by_hand() -> None:
     assert ours.top == pytest.approx(8 / 13)
     assert ours.area == pytest.approx(16 / 256)
     assert 0.5 < best_threshold([heatmap], [truth]) <= 0.99
-    assert not localise(-heatmap, truth).hit
+    assert not localise(-heatmap, truth).pointing_game
     assert energy_in(-np.abs(heatmap), truth) == 0
     json.dumps(ours.as_dict())
 
