@@ -47,7 +47,7 @@ def make_shard(path: Path, first: int) -> None:
 def visible_lungs(anatomy: Anatomy) -> NDArray[np.bool_]:
     """Bool ``[2, H, W]``, right and left: rays of which lung takes more than heart, vessels, liver and stomach do."""
     z, y, _ = anatomy.grid
-    wall = anatomy.chest.reach(y, z)
+    wall = anatomy.chest.wall_at(y, z)
     return (anatomy.lungs > LUNG_FIELD_MM) & (anatomy.lungs > 0.5 * anatomy.project([(-wall, wall)]))
 
 

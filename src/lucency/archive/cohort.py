@@ -49,8 +49,8 @@ BLUR = 2.0
 COLUMNS = (
     "path", "content", "same", "error", "kind", "label", "site", "view", "patient", "group", "target", "probability",
     "score", "called", "verdict", "place", "at", "shares", "on", "area", "effect", "p", "without", "repeatable",
-    "out_of_distribution", "pointing_game", "energy", "top", "truth", "landmarks", "grid", "scale", "evaluations", "seconds",
-    "folder",
+    "out_of_distribution", "pointing_game", "energy", "top", "truth", "landmarks", "grid", "scale", "evaluations",
+    "seconds", "folder",
 )  # fmt: skip
 HEAVY = ("map", "picture")
 

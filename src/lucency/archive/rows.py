@@ -46,8 +46,8 @@ class Row:
         sanity: whether the method's maps depend on what the model has learnt.
         complete: whether the method ran to its end.
         notices: what has to be known besides.
-        pointing_game, energy, top, truth: the pointing game, the share of the evidence and of the top 5 % in the truth, and the
-            share of the film that it takes, where boxes or a mask are given.
+        pointing_game, energy, top, truth: whether the maximum lies in the truth, the share of the evidence and of the
+            top 5 % in it, and the share of the film that it takes, where boxes or a mask are given.
         evaluations, gradients, seconds: what it cost.
         landmarks: top, bottom, right, middle, left of the lungs, see :class:`lucency.archive.evidence.Landmarks`.
         grid: top, left, height, width of the model's grid on the film, as shares of its height and width.
