@@ -108,9 +108,9 @@ export function answerPart(store) {
   const element = h(
     "section",
     { class: "answer", "aria-label": words.answer.label },
-    h("div", { class: "said" }, h("h3", null, words.answer.verdict), verdict, notices, keep),
-    h("div", { class: "numbers" }, h("h3", null, words.answer.numbers), h("table", null, table)),
-    h("div", { class: "measured" }, h("h3", null, words.answer.curves), evaluate, curves),
+    h("div", { class: "said" }, h("h2", null, words.answer.verdict), verdict, notices, keep),
+    h("div", { class: "numbers" }, h("h2", null, words.answer.numbers), h("table", null, table)),
+    h("div", { class: "measured" }, h("h2", null, words.answer.curves), evaluate, curves),
   );
   /** @type {Answer | null} */
   let shown = null;
@@ -125,14 +125,14 @@ export function answerPart(store) {
     evaluate.disabled = false;
     const record = answer?.record ?? {};
     fill(verdict, answer ? record.verdict?.text || words.answer.no_verdict : "");
-    const said = [...(record.facts?.warning ? [record.facts.warning] : []), ...(record.notices ?? [...doubts, ...(scan?.notices ?? [])])];
+    const said = [...(record.complete === false ? [words.ask_for.stopped] : []), ...(record.facts?.warning ? [record.facts.warning] : []), ...(record.notices ?? [...doubts, ...(scan?.notices ?? [])])];
     fill(notices, ...said.map((/** @type {string} */ text) => h("li", null, text)));
     fill(table, ...numbers(record).map(([name, text]) => h("tr", null, h("th", { scope: "row" }, name), h("td", null, text))));
     fill(
       keep,
       ...(answer
         ? [
-            h("h4", null, words.keep.heading),
+            h("h3", null, words.keep.heading),
             ...[
               ["report.html", words.keep.report],
               ["overlay.png", words.keep.overlay],

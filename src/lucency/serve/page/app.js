@@ -157,9 +157,15 @@ async function replay(id) {
   /** @type {[number, number][]} */
   const scores = header.scores;
   const last = scores.at(-1)?.[0] || 1;
-  const trace = header.points.length
-    ? header.points.map((/** @type {[number, [number, number]]} */ [done, at]) => ({ done, at }))
-    : scores.map(([number, score]) => ({ done: number / last, at: [number, score] }));
+  /** @type {import("./store.js").Point[]} */
+  let trace = header.points.map((/** @type {[number, [number, number]]} */ [done, at]) => ({ done, at }));
+  if (!trace.length) trace = scores.map(([number, score]) => ({ done: number / last, at: [number, score] }));
+  if (!trace.length) {
+    trace = moments.flatMap((moment) => {
+      const at = pointOf(moment);
+      return at ? [{ done: moment.done, at }] : [];
+    });
+  }
   store.set({ moments, moment: moments[moments.length - 1], trace });
 }
 
@@ -174,7 +180,7 @@ const stage = h("main", { id: "stage", tabindex: -1 });
 const welcome = h(
   "section",
   { class: "welcome" },
-  h("h1", null, words.open.welcome),
+  h("h2", null, words.open.welcome),
   h("p", null, words.open.lead),
   h(
     "div",
@@ -233,7 +239,7 @@ document.body.append(
     "header",
     { class: "top" },
     button(words.bar.scans, () => fold("scans"), { icon: "list", id: "fold-scans", key: "[" }),
-    h("p", { class: "brand" }, h("img", { src: "/static/icon.svg", alt: "", width: 20, height: 20 }), words.brand),
+    h("h1", { class: "brand" }, h("img", { src: "/static/icon.svg", alt: "", width: 20, height: 20 }), words.brand),
     tabs,
     title,
     status,

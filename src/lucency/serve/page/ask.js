@@ -57,7 +57,7 @@ export class Ask {
       { class: "question" },
       h("p", { class: "hint" }, words.ask.lead),
       h("fieldset", { class: "sides" }, h("legend", null, words.ask.sense), ...senses),
-      h("h3", null, words.ask.answers),
+      h("h2", null, words.ask.answers),
       h(
         "table",
         { class: "answers" },
@@ -69,7 +69,7 @@ export class Ask {
       h(
         "div",
         { class: "heading" },
-        h("h3", null, words.ask.list),
+        h("h2", null, words.ask.list),
         button(words.ask.undo, () => this.undo(), { icon: "undo", key: "u" }),
         button(words.ask.clear, () => this.#show(null), { text: true }),
       ),

@@ -63,14 +63,14 @@ export class Compare {
     this.element = h(
       "section",
       { class: "comparing", "aria-label": words.compare.label },
-      h("div", { class: "bar" }, h("p", { class: "hint" }, words.compare.lead), this.#add),
+      h("div", { class: "above" }, h("p", { class: "hint" }, words.compare.lead), this.#add),
       this.#row,
       h(
         "div",
         { class: "answer" },
-        h("div", { class: "said" }, h("h3", null, words.compare.agreement), this.#agreement),
-        h("div", { class: "numbers" }, h("h3", null, words.compare.table), this.#table),
-        h("div", { class: "measured" }, h("h3", null, words.compare.curves), this.#evaluate, this.#curves),
+        h("div", { class: "said" }, h("h2", null, words.compare.agreement), this.#agreement),
+        h("div", { class: "numbers" }, h("h2", null, words.compare.table), this.#table),
+        h("div", { class: "measured" }, h("h2", null, words.compare.curves), this.#evaluate, this.#curves),
       ),
     );
     this.side = h(
@@ -257,7 +257,7 @@ export class Compare {
       const made = [];
       for (const column of this.columns)
         if (column.answer) made.push([this.#name(column), await post("evaluate", { explanation: column.answer.id, curves: CURVES })]);
-      fill(this.#curves, ...made.flatMap(([name, evaluation]) => [h("h4", null, String(name)), curvesOf(evaluation)]));
+      fill(this.#curves, ...made.flatMap(([name, evaluation]) => [h("h3", null, String(name)), curvesOf(evaluation)]));
     } catch (error) {
       fill(this.#curves);
       complain(error);
@@ -284,7 +284,7 @@ export class Compare {
         h(
           "header",
           null,
-          h("h3", null, this.#name(column)),
+          h("h2", null, this.#name(column)),
           column.said,
           button(words.compare.take, () => this.#take(column), { icon: "close" }),
         ),

@@ -12,6 +12,9 @@ export const readable = (name) => {
   return text.charAt(0).toUpperCase() + text.slice(1);
 };
 
+/** @param {string} text */
+const sentence = (text) => (text ? text.charAt(0).toUpperCase() + text.slice(1) : "");
+
 /** @param {unknown} value */
 const shown = (value) => (Array.isArray(value) ? value.join(", ") : value === null || value === undefined ? "" : String(value));
 
@@ -51,7 +54,8 @@ export function parameterForm(parameters, values, onchange) {
  * @param {(name: string, value: string | number | boolean | undefined) => void} give
  */
 function control(parameter, value, give) {
-  const { name, type, choices, help = "" } = parameter;
+  const { name, type, choices } = parameter;
+  const help = sentence(parameter.help ?? "");
   const now = value ?? parameter.default;
   const label = readable(name);
   if (type === "boolean") {

@@ -118,7 +118,7 @@ export class Panels {
   #second = viewer(words.panels.perturbed, "bare");
   #third = viewer(words.panels.map, "bare");
   #chart = new Chart();
-  #titles = [words.panels.film, words.panels.perturbed, words.panels.map].map((title) => h("h3", null, title));
+  #titles = [words.panels.film, words.panels.perturbed, words.panels.map].map((title) => h("h2", null, title));
   #facts = [0, 1, 2].map(() => h("p", { class: "fact" }));
   #empty = [words.panels.empty, words.panels.empty_third].map((text) => h("p", { class: "empty" }, text));
   /** @type {number | null} */

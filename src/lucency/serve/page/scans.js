@@ -48,9 +48,9 @@ export class Scans {
         this.#file,
         this.#folder,
       ),
-      h("h3", null, words.open.gallery),
+      h("h2", null, words.open.gallery),
       this.#gallery,
-      h("h3", null, words.open.worklist),
+      h("h2", null, words.open.worklist),
       this.#none,
       this.#list,
     );

@@ -1,5 +1,6 @@
 /** What the page says aloud and what went wrong: read by screen readers, and kept until somebody dismisses it. */
 
+import { ServiceError } from "./api.js";
 import { button, fill, h } from "./dom.js";
 import { words } from "./words.js";
 
@@ -31,8 +32,10 @@ export function say(text, show = false) {
  */
 export function complain(error) {
   if (error instanceof DOMException && error.name === "AbortError") return;
-  const text = error instanceof Error && error.name !== "TypeError" ? error.message : typeof error === "string" ? error : words.errors.script;
-  if (!(error instanceof Error) || error.name === "TypeError") console.warn(error);
+  // What is not the service's own sentence is a fault of the page, and for whoever mends it.
+  const known = typeof error === "string" ? error : error instanceof ServiceError ? error.message : null;
+  if (known === null) console.error(error);
+  const text = known ?? words.errors.script;
   for (const entry of list.children) if (entry.firstChild?.textContent === text) return;
   const entry = h(
     "li",

@@ -262,7 +262,7 @@ export const words = {
   keys: {
     heading: "Keys",
     page: "Page",
-    viewer: "Film (when it has the focus)",
+    viewer: "Film, while it has the focus",
     list: /** @type {[string, string][]} */ ([
       ["?", "this list"],
       ["o", "open a file"],
@@ -276,6 +276,7 @@ export const words = {
       ["l", "copy a link to this view"],
       ["[  ]", "hide or show the scans, the question"],
       ["Tab", "to the next control"],
+      ["Esc", "from a film back to these keys"],
     ]),
   },
 };

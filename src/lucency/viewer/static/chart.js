@@ -178,7 +178,7 @@ export class Chart {
     });
     if (at) {
       pen.fillStyle = colour("--text");
-      pen.strokeStyle = colour("--film");
+      pen.strokeStyle = colour("--surface");
       pen.lineWidth = 2;
       pen.beginPath();
       pen.arc(across(at[0]), down(at[1]), 4.5, 0, 7);
