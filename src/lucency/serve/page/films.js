@@ -162,10 +162,11 @@ function cut(count, whole, start, length, cells) {
  * @param {{data: Float32Array, width: number, height: number}} grid
  * @param {Place | null} place
  * @param {string} unit
+ * @param {number | null} [limit] the value at which the colour is full
  * @returns {Layer}
  */
-export function layerOf(id, title, grid, place, unit) {
-  return { id, title, kind: "map", ...grid, place, unit, cells: null };
+export function layerOf(id, title, grid, place, unit, limit = null) {
+  return { id, title, kind: "map", ...grid, place, unit, cells: null, limit };
 }
 
 /**

@@ -192,7 +192,7 @@ export class Panels {
     if (!film) return;
     const unit = method?.unit ?? "";
 
-    const growing = moment ? layerOf("now", words.panels.map, moment.heatmap, moment.place, unit) : null;
+    const growing = moment ? layerOf("now", words.panels.map, moment.heatmap, moment.place, unit, this.#limit(unit)) : null;
     const last = moments.length > 0 && moment === moments[moments.length - 1];
     const over = answer && !running && (last || !moment) ? answer.layers : growing ? [growing] : [];
     this.#offer(over, method?.panel ?? "map", Boolean(answer && !running));
@@ -207,6 +207,12 @@ export class Panels {
     const clean = this.store.state.scores?.[this.store.target];
     fill(this.#facts[1], !moment || moment.score === null ? "" : words.panels.score(moment.score, clean));
         this.#reaction(moment, over, running);
+  }
+
+  /** The scale of the finished map, so that a moment of its run is not shown louder than it was. @param {string} unit */
+  #limit(unit) {
+    const whole = this.store.state.answer?.layers.find((layer) => layer.kind === "map" && layer.unit === unit);
+    return whole?.limit ?? null;
   }
 
   /**
@@ -256,7 +262,8 @@ export class Panels {
     } else if (moment && mapped) {
       const grid = moment.reaction && running ? moment.reaction : moment.heatmap;
       const title = moment.reaction && running ? words.panels.reaction : words.panels.map;
-      this.#third.layers = [layerOf("third", title, grid, moment.place, method?.unit ?? "")];
+      const limit = grid === moment.heatmap ? this.#limit(method?.unit ?? "") : null;
+      this.#third.layers = [layerOf("third", title, grid, moment.place, method?.unit ?? "", limit)];
       this.#third.shown = "third";
     } else if (over.length) {
       this.#third.layers = over;

@@ -25,8 +25,11 @@ function ticksBetween(low, high) {
   return found;
 }
 
-/** @param {number} value */
-const short = (value) => String(Number(value.toPrecision(3)));
+/** @param {number} value @param {number} [step] to the next value */
+function short(value, step) {
+  const digits = step ? Math.max(0, Math.min(8, -Math.floor(Math.log10(step)))) : 0;
+  return step ? value.toFixed(digits) : String(Number(value.toPrecision(3)));
+}
 
 /** @param {readonly number[]} values */
 function endsOf(values) {
@@ -103,7 +106,10 @@ export class Chart {
     low -= room;
     high += room;
     const marks = ticksBetween(low, high);
-    const box = { left: 12 + Math.max(...marks.map((m) => pen.measureText(short(m)).width), 8), top: axes[1] ? 24 : 8,
+    const apart = marks.length > 1 ? marks[1] - marks[0] : undefined;
+    const below = ticksBetween(left, right);
+    const beside = below.length > 1 ? below[1] - below[0] : undefined;
+    const box = { left: 12 + Math.max(...marks.map((m) => pen.measureText(short(m, apart)).width), 8), top: axes[1] ? 24 : 8,
       right: width - 10, bottom: height - (axes[0] ? 36 : 20) };
     /** @param {number} x */
     const across = (x) => box.left + ((x - left) / (right - left)) * (box.right - box.left);
@@ -121,15 +127,15 @@ export class Chart {
       pen.moveTo(box.left, y);
       pen.lineTo(box.right, y);
       pen.stroke();
-      pen.fillText(short(mark), box.left - 6, y);
+      pen.fillText(short(mark, apart), box.left - 6, y);
     }
     pen.textBaseline = "top";
     pen.textAlign = "center";
-    for (const mark of ticksBetween(left, right)) {
+    for (const mark of below) {
       const x = across(mark);
       if (x < box.left - 1 || x > box.right + 1) continue;
-      const half = pen.measureText(short(mark)).width / 2;
-      pen.fillText(short(mark), Math.min(x, width - half - 1), box.bottom + 5);
+      const half = pen.measureText(short(mark, beside)).width / 2;
+      pen.fillText(short(mark, beside), Math.min(x, width - half - 1), box.bottom + 5);
     }
     if (axes[0]) pen.fillText(axes[0], (box.left + box.right) / 2, height - 15);
     pen.textAlign = "left";
