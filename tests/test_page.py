@@ -30,11 +30,11 @@ QUICK: dict[str, dict[str, str]] = {
     "occlusion": {"Patch": "56", "Stride": "56"},
     "lime": {"Samples": "48"},
     "integrated_gradients": {"Alphas": "12"},
-    "meaningful": {"Iterations": "12"},
+    "meaningful_perturbation": {"Iterations": "12"},
     "rise": {"Samples": "64"},
 }
 """The methods that the idea began with, as short as they go."""
-PANELS = {"occlusion": "map", "integrated_gradients": "map", "rise": "map", "meaningful": "curve", "lime": ""}
+PANELS = {"occlusion": "map", "integrated_gradients": "map", "rise": "map", "meaningful_perturbation": "curve", "lime": ""}
 
 
 class Server:

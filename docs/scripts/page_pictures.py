@@ -129,7 +129,7 @@ def states(browser: Browser, address: str, to: Path) -> None:
 def measure(browser: Browser, address: str) -> None:
     """Frames a second of the live panels, and milliseconds of questions by hand."""
     page = opened(browser, address)
-    for method in ("occlusion", "rise", "meaningful"):
+    for method in ("occlusion", "rise", "meaningful_perturbation"):
         choose(page, method)
         page.click("#run")
         page.wait_for_selector(".panel:nth-child(2) .fact:not(:empty)")
