@@ -34,7 +34,13 @@ QUICK: dict[str, dict[str, str]] = {
     "rise": {"Samples": "64"},
 }
 """The methods that the idea began with, as short as they go."""
-PANELS = {"occlusion": "map", "integrated_gradients": "map", "rise": "map", "meaningful_perturbation": "curve", "lime": ""}
+PANELS = {
+    "occlusion": "map",
+    "integrated_gradients": "map",
+    "rise": "map",
+    "meaningful_perturbation": "curve",
+    "lime": "",
+}
 
 
 class Server:
