@@ -33,6 +33,8 @@ export class Ask {
   #answers = h("tbody");
   #took = h("p", { class: "hint took" });
   #list = h("ol", { class: "asked" });
+  /** The answer in one line, where the others are in a drawer. */
+  #short = h("p", { class: "short" });
   #waiting = 0;
 
   /** @param {Store} store */
@@ -51,6 +53,7 @@ export class Ask {
       "section",
       { class: "asking", "aria-label": words.ask.label },
       h("div", { class: "body" }, this.viewer),
+      this.#short,
     );
     this.side = h(
       "div",
@@ -229,6 +232,7 @@ export class Ask {
       question ? words.ask.milliseconds(question.milliseconds) : "",
       question?.odd ? h("span", { class: "odd" }, words.ask.odd) : null,
     );
+    fill(this.#short, question ? this.#sentence(question) : words.ask.lead);
     this.#took.dataset.milliseconds = question ? String(Math.round(question.milliseconds)) : "";
   }
 
