@@ -1,4 +1,5 @@
 # make demo   explain the shipped X-ray with the shipped model; leaves pictures and a report in out/demo
+# make serve  open the page in the browser; scans and results stay in out/serve
 # make test   run the whole suite
 # make lint   ruff and mypy, and tsc on the browser's modules where it is installed
 # make fuzz   ten minutes of hostile files, names, kills and full disks
@@ -16,10 +17,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test fuzz lint docs bench release lock clean env-demo env-test env-docs
+.PHONY: demo serve test fuzz lint docs bench release lock clean env-demo env-test env-docs
 
 demo: env-demo
 	$(RUN) -m lucency explain src/lucency/phantom/demo.png --model lucency:phantom --target effusion --out out/demo
+
+serve: env-test
+	$(RUN) -m lucency serve --open --data out/serve
 
 test: env-test
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --cov --cov-report=term:skip-covered

@@ -384,6 +384,15 @@ def test_questions_are_kept_for_the_report_and_taken_off(client: TestClient, sca
     question = {"ask": {"scan": scan, "model": "Bright", "keep": {"superpixel": 1}}, "note": "only this"}
     kept = client.post("/api/v1/questions", json=question).json()
     assert kept["note"] == "only this"
+    box = {"scan": scan, "model": "Bright", "remove": {"rectangle": {"rows": [3, 20], "columns": [5, 9]}}}
+    other = client.post("/api/v1/questions", json={"ask": box}).json()
+    made = client.post("/api/v1/explanations", json=asked(scan, target="dark")).json()["id"]
+    report = client.get(f"/api/v1/explanations/{made}/report.html").text
+    assert "kept alone: superpixel 1" in report
+    assert "only this" in report
+    assert "removed: rectangle, rows 3 to 20, columns 5 to 9" in report
+    assert f"{other['answer']['perturbed']['dark']:.3f}" in report
+    assert client.delete(f"/api/v1/questions/{other['id']}").status_code == 204
     assert client.get("/api/v1/questions", params={"scan": scan}).json() == [kept]
     assert client.get("/api/v1/questions", params={"scan": NOBODY}).json() == []
     assert client.delete(f"/api/v1/questions/{kept['id']}").status_code == 204

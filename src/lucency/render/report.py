@@ -43,18 +43,38 @@ class Layer:
     pictures: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class AskedByHand:
+    """A question that a person asked by removing a region, with its answer.
+
+    Attributes:
+        words: what was done: ``"removed: rectangle, rows 300 to 380, columns 100 to 180"``.
+        before, after: the number of the explained class, on the clean scan and without what was removed.
+        usual: p-value of the perturbed scan; ``None`` where that is not known.
+        note: the person's own words.
+    """
+
+    words: str
+    before: float
+    after: float
+    usual: float | None
+    note: str
+
+
 def save_report(
     explanation: Explanation,
     path: str | Path,
     *,
     animation: str | Path | None = None,
     command: str | None = None,
+    asked: Sequence[AskedByHand] = (),
 ) -> Path:
     """Writes the report: pictures, over which the viewer comes to life where the browser can run it.
 
     Args:
         animation: a GIF, WebP or MP4 that :func:`save_animation` wrote; it becomes part of the page.
         command: what was typed to make it.
+        asked: questions that a person asked by hand about the scan, with their answers.
 
     Raises:
         OutputError: when the animation cannot be read or the page cannot be written.
@@ -98,6 +118,7 @@ def save_report(
         facts=[(k.replace("_", " "), spoken(v)) for k, v in explanation.facts.items() if k != "warning"],
         made=how_made(explanation.provenance),
         command=command,
+        asked=asked,
         notice=NOTICE,
     )
 

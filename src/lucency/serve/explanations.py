@@ -17,9 +17,10 @@ from fastapi.responses import JSONResponse
 
 from lucency.metrics import evaluate
 from lucency.render import save_animation, save_overlay, save_report
+from lucency.render.report import AskedByHand
 from lucency.serve.common import BINARY, Shop, User
 from lucency.serve.errors import NotThereError
-from lucency.serve.schemas import EvaluateWanted, ExplanationWanted, Id, JobAbout, Record
+from lucency.serve.schemas import Ask, Box, EvaluateWanted, ExplanationWanted, Id, JobAbout, KeptQuestion, Record
 from lucency.serve.turns import Task
 from lucency.serve.workshop import Asked, Prepared, Workshop, place_on_film
 from lucency.viewer import pack
@@ -130,12 +131,44 @@ def taken(explanation: Id, file: Annotated[str, Path(examples=list(FILES))], sho
                     if not film.exists():
                         with whole(film) as other:
                             save_animation(found, shop.recording(explanation), other)
-                    save_report(found, part, animation=film)
+                    save_report(found, part, animation=film, asked=_asked(shop, shop.store.record(explanation)))
     body = path.read_bytes()
     headers = {"Content-Disposition": f'attachment; filename="{file}"'}
     if file == "report.html":
         headers = {"Content-Disposition": f'inline; filename="{file}"', "Content-Security-Policy": policy_for(body)}
     return Response(body, media_type=FILES[file], headers=headers)
+
+
+def _asked(shop: Workshop, record: dict[str, Any]) -> list[AskedByHand]:
+    """The questions by hand that were kept about the scan and the model of an explanation."""
+    kept = [KeptQuestion.model_validate(row) for row in shop.store.questions(record["scan"])]
+    return [
+        AskedByHand(
+            in_words(one.ask),
+            one.answer.clean[record["target"]],
+            one.answer.perturbed[record["target"]],
+            one.answer.out_of_distribution,
+            one.note,
+        )
+        for one in kept
+        if one.ask.model == record["model"]
+    ]
+
+
+def in_words(ask: Ask) -> str:
+    """``"removed: rectangle, rows 300 to 380, columns 100 to 180"``."""
+    region = ask.remove or ask.keep
+    assert region is not None
+    name, shape = next((name, value) for name, value in region if value is not None)
+    where = name
+    if isinstance(shape, Box):
+        (top, bottom), (left, right) = shape.rows, shape.columns
+        where = f"{name}, rows {top:.0f} to {bottom:.0f}, columns {left:.0f} to {right:.0f}"
+    elif isinstance(shape, int):
+        where = f"superpixel {shape}"
+    elif name == "mask":
+        where = "a drawn region"
+    return f"{'removed' if ask.remove else 'kept alone'}: {where}"
 
 
 def policy_for(page: bytes) -> str:
