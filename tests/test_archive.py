@@ -461,3 +461,39 @@ def test_ray_gives_the_same_and_goes_on_from_the_same_manifest(tmp_path: Path) -
     run(Films(there), alone, asked(archives.deadly), workers=0)
     one, other = ({row["path"]: row["digest"] for row in rows(where) if row["digest"]} for where in (out, alone))
     assert one == other
+
+
+def test_a_dicomweb_query_is_fetched_film_by_film(tmp_path: Path) -> None:
+    pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed")
+    httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+    from orthanc import PLUGIN, Orthanc
+
+    if shutil.which("Orthanc") is None or PLUGIN is None:
+        pytest.skip("Orthanc with its DICOMweb plug-in is not installed")
+    from lucency.archive.query import Query
+    from lucency.pacs import Access
+    from radiographs import film as radiograph
+
+    with Orthanc(tmp_path / "orthanc") as pacs:
+        for number in range(3):
+            values = np.random.default_rng(number).integers(0, 4000, (64, 80)).astype(np.uint16)
+            sent = radiograph(
+                tmp_path / "x.dcm", values, SOPInstanceUID=f"1.2.3.{number}", PatientID=str(number % 2),
+                SeriesInstanceUID=f"1.2.4.{number}", Modality="DX" if number < 2 else "CR",
+            )  # fmt: skip
+            httpx.post(f"http://127.0.0.1:{pacs.web}/instances", content=sent.read_bytes(), trust_env=False)
+        films = Query(f"{pacs.url}?Modality=DX", Access())
+        assert sorted(film.name for film in films) == ["1.2.3.0", "1.2.3.1"]
+        assert {film.patient for film in films}.isdisjoint({"0", "1"})
+        stop = threading.Event()
+        run(films, tmp_path / "out", asked(), workers=0, cancel=stop, on_progress=lambda p: p.done and stop.set())
+        assert run(films, tmp_path / "out", asked(), workers=0).before >= 1
+        assert counts(str(tmp_path / "out"), check=True) == Counts(2, 0, 0)
+        # One that is gone is a row; an archive that is away is a stop.
+        wider = Query(pacs.url, Access())
+        assert run(wider, tmp_path / "out", asked(), workers=0).done == 3
+        with pytest.raises(ScanError, match="finds nothing"):
+            Query(f"{pacs.url}?Modality=MG", Access())
+        gone = [*films]
+    with pytest.raises(LucencyError, match="goes on from here"):
+        run(gone, tmp_path / "again", asked(), workers=0)

@@ -7,11 +7,14 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lucency.classifier import Classifier
 from lucency.explanation import describe
 from lucency.recipe import Explainer
+
+if TYPE_CHECKING:
+    from lucency.pacs.access import Access
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Asked:
         picture: whether a small picture of each film is kept, for the report.
         keep: a folder in which each film gets one with everything that ``lucency explain`` leaves; ``None`` for none.
         animation, command: what these hold of the steps, and what they say was typed.
+        access: what is shown to the DICOMweb archive that films are fetched from.
     """
 
     model: str | Callable[[], Classifier]
@@ -49,6 +53,7 @@ class Asked:
     keep: str | None = None
     animation: str = "none"
     command: str = ""
+    access: Access | None = None
 
     def explainer(self) -> Explainer:
         """Makes what answers.
@@ -85,6 +90,7 @@ class Asked:
             "memory",
             "anonymous",
             "picture",
+            "access",
             "keep",
             "animation",
             "command",

@@ -25,6 +25,8 @@ from lucency.errors import LucencyError
 
 Task = tuple[Literal["content"], Film] | tuple[Literal["row"], Film, str, str]
 """``("content", film)``, or ``("row", film, content, state)``."""
+PATIENCE = 2.0
+"""Seconds that a process has to leave."""
 SOON = 0.2
 """Seconds after which somebody who waits looks around."""
 
@@ -108,7 +110,7 @@ class Inside:
         return found
 
     def close(self) -> None:
-        """Nothing is running."""
+        self._worker.close()
 
 
 def done(worker: Any, number: int, task: Task) -> Event:
@@ -187,9 +189,11 @@ class Processes:
 
     def close(self) -> None:
         for process, connection, _ in self._workers.values():
-            process.kill()
+            process.terminate()
             connection.close()
         for process, _, _ in self._workers.values():
+            process.join(PATIENCE)
+            process.kill()
             process.join()
             process.close()
         self._workers = {}
@@ -210,7 +214,7 @@ def _why(code: int | None) -> str:
 def serve(connection: Connection, asked: Asked) -> None:
     """What a process does until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     threading.Thread(target=_follow, daemon=True).start()
     if not (os.environ.get("LUCENCY_DEBUG") or sys.warnoptions):
         import warnings
@@ -244,6 +248,8 @@ def serve(connection: Connection, asked: Asked) -> None:
         if os.environ.get("LUCENCY_DEBUG"):
             traceback.print_exc()
         os._exit(1)
+    finally:
+        worker.close()
 
 
 def _follow() -> None:

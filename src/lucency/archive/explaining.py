@@ -8,6 +8,8 @@ import json
 import os
 from io import BytesIO
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +39,10 @@ MAP_SIDE = 224
 """Side of the maps of a model that takes films of any size."""
 
 
+class ArchiveAwayError(ScanError):
+    """The archive that films are fetched from cannot be reached."""
+
+
 class Worker:
     """Holds the model and answers for one film after the other; it never raises over a film."""
 
@@ -44,12 +50,17 @@ class Worker:
         torch.set_num_threads(1)
         self.asked = asked
         self.explainer = asked.explainer()
+        self._fetched: tuple[str, Path] | None = None
 
     def content(self, film: Film) -> tuple[str, str] | Row:
         """SHA-256 of the bytes of a film and its state, or the row that says why they cannot be read."""
         state = film.state
         try:
-            return content_of(film.file), state
+            return content_of(self._local(film)), state
+        except ArchiveAwayError:
+            raise
+        except LucencyError as error:
+            return self._failed(film, "", state, error)
         except (OSError, ValueError) as error:
             said = getattr(error, "strerror", None) or str(error)
             return self._failed(film, "", state, ScanError(f"{film.name} cannot be opened ({said}); check it."))
@@ -58,7 +69,7 @@ class Worker:
         """The answer for a film, or why there is none."""
         try:
             scan = read_scan(
-                film.file,
+                self._local(film),
                 frame=self.asked.frame,
                 window=self.asked.window,
                 value_range=self.asked.value_range,
@@ -71,6 +82,8 @@ class Worker:
             answer = self.explainer(scan, self.asked.target, on_step=recorder)
             row = self._row(film, content, state, scan, answer)
             return row if self.asked.keep is None else self._kept(row, film, answer, recorder)
+        except ArchiveAwayError:
+            raise
         except OutputError as error:
             if self.asked.keep is None:
                 return self._failed(film, content, state, error)
@@ -78,6 +91,38 @@ class Worker:
         except Exception as error:
             # One bad scan, whatever it does to the model, must not end an archive.
             return self._failed(film, content, state, error)
+
+    def _local(self, film: Film) -> str:
+        """Where the film lies here; one of a DICOMweb archive is fetched once, and gives way to the next.
+
+        Raises:
+            ArchiveAwayError: when the archive is away: then the run stops, rather than that all films fail.
+            LucencyError: one of the family, when it has no such film.
+        """
+        if not film.remote:
+            return film.file
+        from lucency.archive.query import fetched
+        from lucency.pacs.access import Access
+        from lucency.pacs.delivery import UnreachableError
+
+        if self._fetched is None or self._fetched[0] != film.file:
+            self.close()
+            folder = Path(mkdtemp(prefix="lucency-"))
+            self._fetched = film.file, folder / "none"
+            try:
+                self._fetched = film.file, fetched(film.file, self.asked.access or Access(), folder)
+            except LucencyError as error:
+                self.close()
+                if isinstance(error, UnreachableError):
+                    raise ArchiveAwayError(f"{error} The same command goes on from here.") from error
+                raise
+        return str(self._fetched[1])
+
+    def close(self) -> None:
+        """Leaves no film behind that was fetched."""
+        if self._fetched is not None:
+            rmtree(self._fetched[1].parent, ignore_errors=True)
+            self._fetched = None
 
     def same(self, film: Film, content: str, state: str) -> Row:
         """The row of a film whose bytes have been answered for."""

@@ -26,7 +26,7 @@ class Film:
     """One film, and what its list says about it.
 
     Attributes:
-        file: where it lies: a file, or a folder with the slices of one volume.
+        file: where it lies: a file, a folder with the slices of one volume, or the address of a DICOM instance.
         name: what it is called in the results: its place below the folder, or what the list calls it.
         label: what is known of it, such as ``"effusion"`` or ``"1"``.
         site, view, patient: where, how and of whom it was taken.
@@ -48,11 +48,19 @@ class Film:
     @property
     def key(self) -> str:
         """A hash of where it lies, which says nothing about it to whoever reads it."""
-        return hashlib.blake2b(os.fsencode(os.path.abspath(self.file)), digest_size=16).hexdigest()  # noqa: PTH100
+        where = self.file if self.remote else os.path.abspath(self.file)  # noqa: PTH100
+        return hashlib.blake2b(os.fsencode(where), digest_size=16).hexdigest()
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is fetched from a DICOMweb archive."""
+        return self.file.startswith(("http://", "https://"))
 
     @property
     def state(self) -> str:
         """Size and time of its last change; another state means that it has to be looked at anew."""
+        if self.remote:
+            return "instance"  # which never changes
         try:
             found = os.stat(self.file)  # noqa: PTH116 (also for names that no Path can hold)
         except (OSError, ValueError):

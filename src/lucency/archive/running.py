@@ -9,11 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
 from lucency.archive.asked import Asked
 from lucency.archive.crew import Answered, Content, Crew, Died, Event, Inside, Processes, Ready, Refused
 from lucency.archive.explaining import bare, map_shape
-from lucency.archive.films import Film, Films
+from lucency.archive.films import Film
 from lucency.archive.manifest import Manifest
 from lucency.archive.place import Place
 from lucency.archive.rows import Row
@@ -29,6 +30,14 @@ STARTS = 3
 """So many workers in succession may die before they are ready."""
 PATIENCE = 900.0
 """Seconds without any worker that is ready after which a run is given up."""
+
+
+class Listed(Protocol):
+    """Films that can be counted, and gone through again."""
+
+    def __iter__(self) -> Iterator[Film]: ...
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Progress:
 
 
 def run(
-    films: Films,
+    films: Listed,
     where: str | os.PathLike[str],
     asked: Asked,
     *,
@@ -135,7 +144,7 @@ def usual_workers(memory: float) -> int:
 class _Told:
     """Keeps count and tells whoever watches."""
 
-    def __init__(self, films: Films, on_progress: Callable[[Progress], None] | None) -> None:
+    def __init__(self, films: Listed, on_progress: Callable[[Progress], None] | None) -> None:
         self._on_progress = on_progress
         self._total = len(films)
         self._before = self._done = self._failed = 0
@@ -167,7 +176,7 @@ class _Told:
             self._on_progress(self.progress)
 
 
-def _unknown(films: Films, manifest: Manifest, told: _Told) -> Iterator[Film]:
+def _unknown(films: Listed, manifest: Manifest, told: _Told) -> Iterator[Film]:
     """The films that have no row yet."""
     seen: set[bytes] = set()
     for film in films:

@@ -29,9 +29,11 @@ from lucency.cli.options import (
     Window,
     Workers,
 )
+from lucency.cli.pacs import Authorities, Certificate, Key, PasswordFile, TokenFile, User
 
 if TYPE_CHECKING:
     from lucency.archive import Asked, Progress
+    from lucency.archive.query import Query
 
 app = typer.Typer(no_args_is_help=True, help="Explain every film of an archive once, and see the cohort on one page.")
 
@@ -68,8 +70,9 @@ def run(
         str,
         typer.Argument(
             metavar="INPUT",
-            help="A folder, a glob in quotes, or a .csv or .parquet list with a column `path`, and label, site, view, "
-            "patient, group, boxes, mask where they are known.",
+            help="A folder, a glob in quotes, a DICOMweb query such as "
+            "https://pacs/dicom-web?Modality=DX, or a .csv or .parquet list with a column `path`, and label, site, "
+            "view, patient, group, boxes, mask where they are known.",
             show_default=False,
         ),
     ],
@@ -130,6 +133,12 @@ def run(
     again: Annotated[
         bool, typer.Option("--again", help="Try once more what an earlier run could not explain.")
     ] = False,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    tls_ca: Authorities = None,
+    user: User = None,
+    password_file: PasswordFile = None,
+    token_file: TokenFile = None,
     anonymous: Anonymous = False,
     as_json: AsJson = False,
 ) -> None:
@@ -149,11 +158,21 @@ def run(
         if not equals or not name:
             raise ParameterError(f"--column is {pair!r}; write it as ROLE=NAME, such as site=hospital.")
         named[role.strip()] = name.strip()
-    asked = asked_for(context.params)
+    films: Films | Query
+    if source.startswith(("http://", "https://")):
+        from lucency.archive.query import Query
+        from lucency.cli.pacs import access_of
+
+        access = access_of(tls_cert, tls_key, tls_ca, user, password_file, token_file)
+        if named:
+            raise ParameterError("Only a .csv or .parquet list has columns; leave --column out.")
+        films, asked = Query(source, access), asked_for(context.params, access=access)
+    else:
+        films, asked = Films(source, named), asked_for(context.params)
     with progress() as bar, cancelled_by_ctrl_c() as cancelled:
         bar.start("Archive")
         reached = explain_all(
-            Films(source, named),
+            films,
             place,
             asked,
             workers=workers,

@@ -187,7 +187,7 @@ def listen(
     from lucency.cli.console import say
     from lucency.pacs import Listener, destination
 
-    access = _access(tls_cert, tls_key, tls_ca, user, password_file, token_file)
+    access = access_of(tls_cert, tls_key, tls_ca, user, password_file, token_file)
     where = destination(send_to, aet=aet, access=access, tls=send_tls)
     question = _question(
         model, trust_model, target,
@@ -266,7 +266,7 @@ def fetch(
 
     if out is None and send_to is None:
         raise ParameterError("The results have nowhere to go; give --out DIR, --send-to WHERE, or both.")
-    access = _access(tls_cert, tls_key, tls_ca, user, password_file, token_file)
+    access = access_of(tls_cert, tls_key, tls_ca, user, password_file, token_file)
     archive = DicomWeb(address(dicomweb), access)
     where = None if send_to is None else destination(send_to, aet=aet, access=access, tls=send_tls)
     question = _question(
@@ -318,7 +318,7 @@ def send(
     from lucency.pacs import destination
     from lucency.pacs.work import header_of
 
-    access = _access(tls_cert, tls_key, tls_ca, user, password_file, token_file)
+    access = access_of(tls_cert, tls_key, tls_ca, user, password_file, token_file)
     where = destination(send_to, aet=aet, access=access, tls=send_tls)
     for file in files:
         header_of(file)
@@ -399,7 +399,7 @@ def retry(
         say(f"Tried again: {', '.join(one[:12] for one in tried)}." if tried else "Nothing has failed.")
 
 
-def _access(
+def access_of(
     certificate: Path | None,
     key: Path | None,
     authorities: Path | None,

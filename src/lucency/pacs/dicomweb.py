@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from lucency.pacs.access import Access
 from lucency.pacs.delivery import Delivery, NotKeptError, RefusedError, UnreachableError
 
 SECONDS = (10.0, 120.0)
+PAGE = 500
+"""Instances that are asked for at once."""
 _CLOSED = (401, 403, 404, 408, 425, 429, 502, 503, 504, 507)
 """Answers that all objects get: somebody has to mend something, or it passes."""
 _Found = TypeVar("_Found")
@@ -61,6 +63,31 @@ class DicomWeb:
         with self._client() as client:
             found = [Dataset.from_json(one) for one in self._said(client.search_for_instances, study, series)]
         return sorted((study, str(one.get("SeriesInstanceUID") or series), str(one.SOPInstanceUID)) for one in found)
+
+    def search(self, filters: Mapping[str, str]) -> Iterator[Dataset]:
+        """Every instance that matches, with its three UIDs and the number of its patient, one page after another.
+
+        Raises:
+            UnreachableError, RefusedError: as for :meth:`deliver`.
+        """
+        seen = 0
+        last = ""
+        with self._client() as client:
+
+            def page(offset: int) -> list[dict[str, Any]]:
+                return client.search_for_instances(
+                    limit=PAGE,
+                    offset=offset,
+                    fields=["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "PatientID"],
+                    search_filters=dict(filters),
+                )
+
+            while found := [Dataset.from_json(one) for one in self._said(page, seen)]:
+                if str(found[0].SOPInstanceUID) == last:
+                    return  # it knows no pages
+                last = str(found[0].SOPInstanceUID)
+                seen += len(found)
+                yield from found
 
     def fetch(self, study: str, series: str, instance: str, file: Path) -> None:
         """Writes one instance to a file, in the transfer syntax in which the archive holds it.
