@@ -285,6 +285,13 @@ def test_every_metric_tells_how_far_it_is_and_what_it_knows() -> None:
         assert len(seen) > 1 or name == "completeness"
         assert seen[-1].evaluations > 0
         assert all(one.doing for one in seen)
+        if name in ("sensitivity", "stability"):
+            maps = {"sensitivity": 3, "stability": 5}[name]
+            assert list(dict.fromkeys(one.doing for one in seen))[:-1] == [
+                f"map {i + 1} of {maps}" for i in range(maps)
+            ]
+            # A map that is done is not yet compared.
+            assert all(one.done < int(one.doing.split()[1]) / maps for one in seen[:-1])
         # What was known half-way is of the same kind as what is known at the end.
         assert {type(one.known()) for one in seen} == {type(last)}, name
     first = next(evaluate.steps(truth, scan, engine, **ASKED, curves=["deletion"], points=90, repeats=2)).known()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from lucency.masks import Patches
 from lucency.methods import Occlusion, Rise, Step
 from lucency.methods.kernel_shap import constrained_fit, random_pairs
 from lucency.methods.occlusion import CHECKS, _rounds
+from lucency.methods.repeatable import expected_agreement
 from lucency.scan import Scan
 from nets import Window, classifier_of
 
@@ -107,3 +109,22 @@ def test_few_samples_do_not_make_shapley_values_look_surer_than_they_are() -> No
     said = torch.stack(claimed).square().mean(0).sqrt().mean()
     # Without the correction the errors come out at 0.86 of what is seen.
     assert 0.93 < float(said / seen) < 1.12
+
+
+def test_two_runs_agree_as_often_as_chance_has_it() -> None:
+    torch.manual_seed(1)
+    equal, even = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    # Two pieces that are alike: the same one comes first in half of the runs.
+    half = expected_agreement(equal, even, 1)
+    assert half == pytest.approx(0.5, abs=0.1)
+    torch.manual_seed(2)
+    assert expected_agreement(equal, even, 1) == half
+    # A clear lead is found every time; all of them are always all of them.
+    assert expected_agreement(torch.tensor([9.0, 0.0, 0.0]), 0.1 * torch.ones(3), 1) == 1
+    assert expected_agreement(torch.zeros(3), torch.ones(3), 5) == 1
+    # Of three alike two are taken: 1/3 of the pairs are the same (Jaccard 1), the others share one of three.
+    three = expected_agreement(torch.zeros(3), torch.ones(3), 2)
+    assert three == pytest.approx(1 / 3 + 2 / 3 / 3, abs=0.07)
+    # Errors of float32 must not tie what differs behind its digits.
+    near = expected_agreement(torch.tensor([1.0, 1.0 + 1e-9], dtype=torch.float64), torch.zeros(2), 1)
+    assert near == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -149,3 +150,64 @@ def test_a_black_box_has_nothing_to_randomise() -> None:
         randomisation(Occlusion(), scan(), Engine(black), target=0)
     with pytest.raises(QuestionError, match="no layer 'middle'"):
         randomisation(Gradient(), scan(), Engine(classifier_of(Weighted())), target=0, layers=["middle"])
+
+
+@dataclass(frozen=True)
+class Asked(Edges):
+    """Notes what it is asked with."""
+
+    asked: ClassVar[list[tuple[str, int, int]]] = []
+
+    def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
+        self.asked.append((question.label, engine.seed, engine.batch_size))
+        yield from super().steps(scan, question, engine)
+
+
+def test_every_map_is_of_the_same_question_seed_and_batch() -> None:
+    Asked.asked.clear()
+    engine = Engine(classifier_of(Weighted()), seed=5, batch_size=3)
+    check(Asked(), [scan()], engine, target=1, watch="logit")
+    randomisation(Asked(), scan(), engine, target=1, watch="logit")
+    assert Asked.asked == [("logit of c1", 5, 3)] * 6
+
+
+def test_random_weights_have_the_mean_and_the_spread_of_the_learnt_ones() -> None:
+    classifier = classifier_of(nn.Sequential(nn.Flatten(), nn.Linear(400, 300, bias=False), nn.Linear(300, 1)))
+    first, head = (classifier.network().get_submodule(name) for name in ("1", "2"))
+    with torch.no_grad():
+        first.weight.normal_(3.0, 0.5)  # type: ignore[operator, union-attr]
+        head.bias.fill_(-2.0)  # type: ignore[operator, union-attr]
+    learnt = copied(classifier)
+    drawn: list[dict[str, Tensor]] = []
+    for seed in (7, 7, 8):
+        with randomised(classifier, ["1", "2"], torch.Generator().manual_seed(seed)):
+            drawn.append(copied(classifier))
+    weight = drawn[0]["1.weight"]
+    assert float(weight.mean()) == pytest.approx(3.0, abs=0.01)
+    assert float(weight.std()) == pytest.approx(0.5, rel=0.01)
+    assert float(torch.corrcoef(torch.stack([weight.flatten(), learnt["1.weight"].flatten()]))[0, 1].abs()) < 0.02
+    # A single number spreads as far as it lies from 0.
+    assert drawn[0]["2.bias"] != -2.0
+    assert float(drawn[0]["2.bias"] + 2.0) == pytest.approx(2.0 * _third_draw(7, learnt), abs=1e-5)
+    assert all(torch.equal(drawn[0][name], drawn[1][name]) for name in learnt)
+    assert not torch.equal(drawn[0]["1.weight"], drawn[2]["1.weight"])
+
+
+def _third_draw(seed: int, weights: dict[str, Tensor]) -> float:
+    """What a normal distribution gives for the bias, which comes after both weights."""
+    generator = torch.Generator().manual_seed(seed)
+    for name in ("1.weight", "2.weight"):
+        torch.randn(weights[name].shape, generator=generator)
+    return float(torch.randn((1,), generator=generator))
+
+
+def test_what_has_nothing_to_randomise_is_refused() -> None:
+    empty = classifier_of(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = classifier_of(torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(256, 2))))
+    for classifier in (empty, scripted):
+        with pytest.raises(QuestionError, match="test has no weights that can be randomised"):
+            layers_of(classifier)
+    outer = classifier_of(nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), nn.Flatten(), nn.Linear(392, 2)))
+    assert layers_of(outer) == ["2", "0.0"]
