@@ -13,6 +13,7 @@ from torch import nn
 
 from lucency.archive import Asked
 from lucency.classifier import Classifier
+from lucency.classifier.loading import load_classifier
 
 SIDE = 48
 POISON = 201
@@ -57,6 +58,17 @@ def corner() -> Classifier:
 
 def deadly() -> Classifier:
     return _classifier(Deadly())
+
+
+class Brightness(nn.Module):
+    """Measures one number: the mean of the film in grey levels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 255 * x.mean((1, 2, 3))[:, None]
+
+
+def brightness() -> Classifier:
+    return load_classifier(Brightness(), classes=["level"], outputs="numbers", input_size=[SIDE, SIDE], channels=1)
 
 
 def asked(model: object = corner, **more: object) -> Asked:

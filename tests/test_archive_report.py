@@ -22,6 +22,7 @@ from lucency.archive import Films, run
 from lucency.archive.cohort import Cohort, _permuted, gathered
 from lucency.archive.common import FIELD, SIDE, in_common
 from lucency.archive.evidence import Landmarks, regions
+from lucency.archive.report import save_cohort
 from lucency.cli import main
 from lucency.errors import OutputError
 
@@ -173,6 +174,17 @@ def test_only_some_films(place: Path, tmp_path: Path, capsys: pytest.CaptureFixt
             main(["archive", "report", str(place), "--only", wrong])
         assert end.value.code == code
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_model_that_measures(tmp_path: Path) -> None:
+    archives.films(tmp_path / "in", 6)
+    run(Films(tmp_path / "in"), tmp_path / "out", archives.asked(archives.brightness, target=None), workers=0)
+    cohort = gathered(str(tmp_path / "out"))
+    assert (cohort.done, cohort.failed) == (6, 0)
+    border = next(one for one in cohort.kinds if one.kind == "border")
+    assert abs(border.effect.mean) < 0.5
+    page, _ = save_cohort(str(tmp_path / "out"))
+    assert "nan" not in re.sub(r"data:[^\"]*", "", Path(page).read_text()).lower()
 
 
 def test_a_place_without_films(tmp_path: Path) -> None:

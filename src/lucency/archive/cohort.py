@@ -72,7 +72,7 @@ class Mean:
         maps: sum of densities in the common field, each of mean 1.
         pictures: sum of the films there; ``cover`` says how many of them reach each pixel.
         count: films in it; of these, ``without`` had no lungs or nothing that supports the answer.
-        probability: sum.
+        probability: sum; NaN where the model has none.
     """
 
     maps: NDArray[np.float64] = field(default_factory=lambda: np.zeros((SIDE, SIDE)))
@@ -306,7 +306,8 @@ def _carried(seen: Seen) -> tuple[Floats | None, Floats | None]:
 
 def _added(mean: Mean, seen: Seen, common: Floats | None, picture: Floats | None) -> None:
     mean.count += 1
-    mean.probability += float(seen.row["probability"] or 0)
+    probability = seen.row["probability"]
+    mean.probability += math.nan if probability is None else float(probability)
     if common is None:
         mean.without += 1
     else:

@@ -176,7 +176,7 @@ class Evidence:
         on: share of it on each kind of place that was looked for and found.
         area: share of the film that this place takes: what ``on`` comes to for a map that knows nothing.
         effect: by how much the probability falls when the place is hidden behind the mean of its surroundings; where
-            the classifier measures something, its score.
+            the classifier measures something, by what share the number falls.
         at: the kind of place, or the named place, where the map has its maximum; empty for a flat map.
     """
 
@@ -216,12 +216,13 @@ def _effects(explanation: Explanation, scan: Scan, engine: Engine, there: dict[K
     masks = torch.stack(
         [placement.to_grid(_resized(torch.from_numpy(mask).float(), scan.shape)[None])[0] for mask in there.values()]
     )
-    watch = "probability" if explanation.probabilities else "logit"
-    question = Question.ask(engine.classifier, scan, explanation.target, watch)
+    question = Question.ask(engine.classifier, scan, explanation.target, "probability")
     probe = engine.open(scan, question, LocalMean())
     clean = float(probe.clean[0])
     scores = probe.scores(1 - masks.clamp(0, 1))[:, 0].tolist()
-    return {kind: clean - float(score) for kind, score in zip(there, scores, strict=True)}
+    # A measured number has no scale of its own.
+    unit = 1.0 if explanation.probabilities else abs(clean) or 1.0
+    return {kind: (clean - float(score)) / unit for kind, score in zip(there, scores, strict=True)}
 
 
 def _resized(plane: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -243,7 +243,8 @@ def _groups(cohort: Cohort) -> list[tuple[str, list[Group]]]:
 def _group(value: str, mean: Mean, side: int) -> Group:
     density = mean.density
     probability = mean.probability / max(1, mean.count)
-    return Group(value, Picture(_film(mean.film, side), _layer(density, side)), mean.count, percent(probability))
+    said = "" if math.isnan(probability) else percent(probability)
+    return Group(value, Picture(_film(mean.film, side), _layer(density, side)), mean.count, said)
 
 
 def _film(grey: Floats | None, side: int) -> str:
