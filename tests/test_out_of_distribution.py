@@ -12,13 +12,14 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from lucency import Scan, explain, load_classifier
-from lucency.checks.out_of_distribution import Doubter, OutOfDistribution, features, ledoit_wolf
+from lucency.checks.out_of_distribution import WHERE, Doubter, OutOfDistribution, features, ledoit_wolf
 from lucency.classifier.networks import SqueezeNet
 from lucency.engine import Engine
 from lucency.errors import ParameterError, QuestionError
 from lucency.methods.occlusion import Occlusion
 from lucency.phantom import simulate
 from lucency.removal import Constant, Mean
+from lucency.viewer.maps import every_map
 from nets import classifier_of
 
 
@@ -98,6 +99,19 @@ def test_a_black_patch_is_doubted_and_a_mean_one_is_not() -> None:
             method=Occlusion(patch=4, stride=4, removal=removal),
         )  # fmt: skip
         found[name] = watcher.doubt(one.provenance.question.score)
+        noted = watcher.noted(one, scan)
+        if name == "mean":
+            assert WHERE not in noted.also
+            continue
+        # What the odd scans changed are whole patches; beside them nothing is said.
+        where = noted.also[WHERE]
+        assert where.shape == scan.shape
+        patches = where.reshape(2, 4, 2, 4).transpose(0, 2, 1, 3).reshape(4, 16)
+        assert (patches == patches[:, :1]).all()
+        assert ((patches[:, 0] == 0) | (patches[:, 0] > 2)).all()
+        assert where.any()
+        (layer,) = [one for one in every_map(noted) if one.name == WHERE]
+        assert (layer.kind, layer.signed) == ("ood", False)
     assert found["black"].share == 1
     assert "like nothing the model has seen" in str(found["black"].facts["warning"])
     assert found["mean"].share == 0
@@ -110,7 +124,7 @@ def test_what_perturbs_nothing_is_not_called_normal() -> None:
     assert known is not None
     watcher = Doubter(known)
     wet = Scan(torch.from_numpy(simulate(9_900_001, size=224, volume_ml=300).image)[None])
-    found = watcher.noted(explain(wet, classifier, target="effusion", method="gradcam", on_step=watcher))
+    found = watcher.noted(explain(wet, classifier, target="effusion", method="gradcam", on_step=watcher), wet)
     assert "out-of-distribution evidence" not in found.facts
 
 

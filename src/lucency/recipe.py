@@ -360,7 +360,7 @@ class Run:
                 found = drained(bars, on_step=self._told, cancel=self._cancel)
         if self._doubter is not None:
             with self._costing("out-of-distribution"):
-                found = self._doubter.noted(found)
+                found = self._doubter.noted(found, scan)
         target, watch = attribution.question.target, attribution.question.watch
         sanity = known_result(engine.classifier, method, target=target, watch=watch)
         if explainer.sanity and sanity is None and not attribution.work.cancelled:

@@ -47,6 +47,9 @@ UNMOVED = 1e-6
 LEVEL = 0.01
 """A perturbed scan with a p-value below this is called out-of-distribution."""
 NEIGHBOURS = 5
+WHERE = "out of distribution"
+"""The further map of an explanation that shows where perturbed scans that the model does not know were changed."""
+WHERE_UNIT = "−log₁₀ p of the perturbed scan"
 KEPT = 24
 """How many of the strongest reactions of a run are looked at."""
 CHEST = 0.9
@@ -261,26 +264,47 @@ class Doubter:
             else:
                 heapq.heappushpop(heap, entry)
 
-    def noted(self, explanation: Explanation) -> Explanation:
-        """The explanation that was watched, with the doubt among its facts; as it is when nothing was perturbed."""
+    def noted(self, explanation: Explanation, scan: Scan) -> Explanation:
+        """The explanation of that scan that was watched, with the doubt among its facts.
+
+        Where perturbed scans were out-of-distribution, the map :data:`WHERE` shows what was changed in them. As it was
+        when nothing was perturbed.
+        """
         clean = explanation.provenance.question.score
         if all(abs(step.score - clean) < UNMOVED for _, _, step in self._lowest + self._highest):
             # A gradient or an activation map takes nothing away, so no perturbed scan stands behind it.
             return explanation
-        doubt = self.doubt(clean)
-        return dataclasses.replace(explanation, facts={**explanation.facts, **doubt.facts})
+        perturbed, reaction, p = self._strongest(clean)
+        doubt = _doubt(reaction, p)
+        found = dataclasses.replace(explanation, facts={**explanation.facts, **doubt.facts})
+        if not doubt.odd:
+            return found
+        classifier = self.known.classifier
+        changed = ((perturbed - classifier.prepare(scan).to(perturbed)).abs() > UNMOVED).any(1)
+        oddness = torch.from_numpy(np.where(p < LEVEL, -np.log10(p), 0.0)).float()
+        strongest = (changed.cpu() * oddness.reshape(-1, *[1] * (changed.ndim - 1))).amax(0)
+        where = classifier.placement(scan).to_scan(strongest).numpy()
+        return dataclasses.replace(found, also={**found.also, WHERE: where})
 
     def doubt(self, clean: float) -> Doubt:
         """The verdict, given the score of the clean scan."""
+        _, reaction, p = self._strongest(clean)
+        return _doubt(reaction, p)
+
+    def _strongest(self, clean: float) -> tuple[Tensor, Array, Array]:
+        """The perturbed scans ``[n, C, *grid]`` behind the largest effects, these effects, and their p-values."""
         steps = {number: step for _, number, step in self._lowest + self._highest}
         strongest = sorted(steps.values(), key=lambda s: -abs(s.score - clean))[:KEPT]
         if not strongest:
             raise ParameterError("No step was seen; pass this to explain() as on_step.")
-        p = self.known.p_values(torch.stack([step.perturbed() for step in strongest]))
-        reaction = np.abs([step.score - clean for step in strongest])
-        odd = p < LEVEL
-        total = float(reaction.sum())
-        return Doubt(float(reaction[odd].sum() / total) if total else 0.0, int(odd.sum()), len(strongest))
+        perturbed = torch.stack([step.perturbed() for step in strongest])
+        return perturbed, np.abs([step.score - clean for step in strongest]), self.known.p_values(perturbed)
+
+
+def _doubt(reaction: Array, p: Array) -> Doubt:
+    odd = p < LEVEL
+    total = float(reaction.sum())
+    return Doubt(float(reaction[odd].sum() / total) if total else 0.0, int(odd.sum()), len(p))
 
 
 def ledoit_wolf(samples: Array) -> tuple[Array, float]:

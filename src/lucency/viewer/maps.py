@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from lucency.checks.out_of_distribution import WHERE, WHERE_UNIT
 from lucency.errors import ParameterError
 from lucency.explanation import Explanation
 from lucency.viewer.palette import Floats
@@ -23,7 +24,7 @@ class Shown:
     name: str
     unit: str
     signed: bool = True
-    kind: Literal["map", "error"] = "map"
+    kind: Literal["map", "error", "ood"] = "map"
 
 
 def shown(explanation: Explanation, which: str | None = None) -> Shown:
@@ -42,6 +43,8 @@ def shown(explanation: Explanation, which: str | None = None) -> Shown:
         return Shown(
             strength(explanation.heatmap), "strength, smoothed", "smoothed magnitude, either sign", signed=False
         )
+    if which == WHERE and which in explanation.also:
+        return Shown(explanation.also[which], which, WHERE_UNIT, False, "ood")
     if which in explanation.also:
         return Shown(explanation.also[which], which, "")
     there = [*explanation.also, STRENGTH, *(["standard error"] if explanation.standard_error is not None else [])]
