@@ -31,7 +31,7 @@ Where there is less fluid than 5 % of the picture, no map can reach 1: *at best*
 [The league table](league.md) has more phantoms and all methods. This page is written by
 `python docs/scripts/five_phantoms.py`.
 
-| seed | fluid | probability | maximum on fluid | top 5 % on fluid | at best | chance | mass on fluid |
+| seed | fluid | probability | maximum on fluid | top 5 % on fluid | at best | chance | energy on fluid |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """  # noqa: E501
 
