@@ -171,6 +171,10 @@ def test_sensitivity_of_a_linear_network() -> None:
     assert moved.changes.mean() == pytest.approx(0.1 / 3**0.5 / 0.8, rel=0.01)
     assert moved.value == moved.changes.max()
     assert (moved.radius, len(moved.changes)) == (0.1, 20)
+    # Noise is in display values, whatever the file's own are.
+    hounsfield = Scan(ones.pixels * 1500 - 1000, value_range=(-1000.0, 500.0))
+    again = max_sensitivity(GradientXInput(), hounsfield, flat, **ASKED, radius=0.1, samples=20)
+    assert again.changes == pytest.approx(moved.changes, rel=1e-3)
 
 
 def test_agreement_of_effects_that_are_twice_too_large() -> None:

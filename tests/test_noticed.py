@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from lucency.attribution import attribute
 from lucency.checks.out_of_distribution import KEPT, Doubter
+from lucency.classifier import Question
 from lucency.engine import Engine
 from lucency.error_bars import with_error_bars
-from lucency.masks import Patches
-from lucency.methods import Occlusion, Rise, Step
+from lucency.masks import Cells, Patches
+from lucency.methods import Lime, Occlusion, Rise, Step
 from lucency.methods.kernel_shap import constrained_fit, random_pairs
 from lucency.methods.occlusion import CHECKS, _rounds
 from lucency.methods.repeatable import expected_agreement
@@ -128,3 +129,12 @@ def test_two_runs_agree_as_often_as_chance_has_it() -> None:
     # Errors of float32 must not tie what differs behind its digits.
     near = expected_agreement(torch.tensor([1.0, 1.0 + 1e-9], dtype=torch.float64), torch.zeros(2), 1)
     assert near == 1
+
+
+def test_a_fit_knows_its_error_from_two_and_a_half_samples_for_each_unknown() -> None:
+    scan, classifier = Scan(torch.rand(1, 16, 16)), classifier_of(Window((4, 12), (4, 12)))
+    engine, question = Engine(classifier, batch_size=4), Question(0, "c0", "logit")
+    steps = list(Lime(superpixels=Cells(2), samples=30).steps(scan, question, engine))
+    # Four superpixels and a constant: 13 samples.
+    known = {step.evaluations - 1: step.standard_error is not None for step in steps}
+    assert known == {n: n > 12.5 for n in (2, 6, 10, 14, 18, 22, 26, 30)}
