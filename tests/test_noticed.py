@@ -15,6 +15,7 @@ from lucency.error_bars import with_error_bars
 from lucency.masks import Cells, Patches
 from lucency.methods import Lime, Occlusion, Rise, Step
 from lucency.methods.kernel_shap import constrained_fit, random_pairs
+from lucency.methods.lime import LocalFit, _facts
 from lucency.methods.occlusion import CHECKS, _rounds
 from lucency.methods.repeatable import expected_agreement
 from lucency.scan import Scan
@@ -138,3 +139,12 @@ def test_a_fit_knows_its_error_from_two_and_a_half_samples_for_each_unknown() ->
     # Four superpixels and a constant: 13 samples.
     known = {step.evaluations - 1: step.standard_error is not None for step in steps}
     assert known == {n: n > 12.5 for n in (2, 6, 10, 14, 18, 22, 26, 30)}
+
+
+def test_a_poor_fit_says_how_poor_it_is() -> None:
+    weights = torch.zeros(7)
+    for r2, share in ((0.3, "30%"), (-0.2, "0%")):
+        facts = _facts(LocalFit(weights, weights, 0.0, r2))
+        assert facts["superpixels"] == 7
+        assert f"A poor fit: the linear model explains {share} of how" in str(facts["warning"])
+    assert "warning" not in _facts(LocalFit(weights, weights, 0.0, 0.5))
