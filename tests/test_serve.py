@@ -101,7 +101,9 @@ def test_what_can_be_asked_is_told_with_types_defaults_and_help(client: TestClie
     assert (rise["samples"]["type"], rise["samples"]["default"]) == ("integer", 4000)
     assert rise["removal"]["type"] == "removal"
     assert "blur" in rise["removal"]["choices"]
-    assert rise["stability"]["optional"]
+    occlusion = {p["name"]: p for p in methods["occlusion"]["parameters"]}
+    assert occlusion["stride"]["optional"]
+    assert not occlusion["patch"]["optional"]
     assert rise["cells"]["help"] == "coin flips along each axis of a mask."
     (model,) = client.get("/api/v1/models").json()
     assert (model["name"], model["classes"]) == ("Bright", ["bright", "dark"])
@@ -173,6 +175,21 @@ def test_a_folder_of_slices_is_one_volume(client: TestClient, tmp_path: Path) ->
     assert client.get(film, params={"slice": len(files)}).status_code == 404
     assert client.post("/api/v1/scans", content=body[:-3], headers=kind).status_code == 422
     assert client.post("/api/v1/scans", content=b"\xff\xff\xff\xff{}", headers=kind).status_code == 422
+
+
+def test_the_worklist_is_newest_first_and_brings_the_view_back(client: TestClient) -> None:
+    first, second = (client.post("/api/v1/scans", content=gradient(seed)).json()["scan"] for seed in (20, 21))
+
+    def listed() -> list[str]:
+        return [entry["scan"] for entry in client.get("/api/v1/worklist").json()["entries"]]
+
+    assert listed()[:2] == [second, first]
+    client.put("/api/v1/worklist", json={"scan": first, "look": {"zoom": 2}})
+    assert listed()[:2] == [first, second]
+    assert client.get("/api/v1/worklist").json()["entries"][0]["look"] == {"zoom": 2}
+    client.put("/api/v1/worklist", json={"scan": first, "listed": False})
+    assert first not in listed()
+    assert client.get(f"/api/v1/scans/{first}").status_code == 200
 
 
 def test_a_phantom_has_a_truth_and_a_film_has_none(client: TestClient, scan: str) -> None:
@@ -530,6 +547,7 @@ WRONG: list[tuple[str, str, Any, int]] = [
     ("POST", "superpixels", {"model": "nobody"}, 404),
     ("POST", "scores", {"model": "nobody"}, 404),
     ("PUT", "worklist", {"scan": NOBODY}, 404),
+    ("PUT", "worklist", {"scan": NOBODY, "look": {"zoom": "x" * 100_001}}, 422),
     ("GET", "nothing", None, 404),
     ("DELETE", "worklist", None, 405),
 ]  # fmt: skip

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lucency.errors import ParameterError
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", examples=["0" * 64])]
 Model = Annotated[str, Field(max_length=200, examples=["lucency:effusion"])]
+LOOK = 100_000
+"""Bytes of what brings a view back."""
 Span = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
@@ -307,3 +310,10 @@ class Opened(_Strict):
     scan: Id
     look: dict[str, Any] | None = None
     listed: bool = True
+
+    @field_validator("look")
+    @classmethod
+    def _small(cls, look: dict[str, Any] | None) -> dict[str, Any] | None:
+        if len(json.dumps(look)) > LOOK:
+            raise ValueError(f"a view has at most {LOOK:,} bytes")
+        return look
