@@ -281,6 +281,7 @@ def test_two_methods_stand_side_by_side_and_say_what_they_agree_on(room: Room) -
     assert len(json.loads(hash_of(page)["columns"])) == 2
     page.keyboard.press("e")
     page.keyboard.press("c")
+    assert hash_of(page)["mode"] == "compare"
     again = room.page(page.url)
     again.wait_for_selector(".comparing .said .verdict:not(:empty)")
     assert again.inner_text(".said .verdict") == page.inner_text(".said .verdict")

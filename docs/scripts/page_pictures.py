@@ -150,7 +150,7 @@ def measure(browser: Browser, address: str) -> None:
     for i in range(21):
         for _ in drag(page, ".asking", (0.1 + 0.02 * i, 0.55), (0.3 + 0.02 * i, 0.75)):
             pass
-        page.wait_for_selector(f".asked li:nth-child({i + 1})")
+        page.wait_for_selector(f".asked .tile >> nth={i}")
         took.append(int(page.get_attribute(".took", "data-milliseconds") or 0))
     later = sorted(took[1:])
     said = f"median {statistics.median(later):.0f}, 9 of 10 within {later[17]}, the first {took[0]}"

@@ -99,6 +99,7 @@ async function start() {
   };
   const mine = live.start(asked, async (step) => {
     if (run !== mine) return;
+    if (scan.slices > 1) return;
     const moment = momentOf(step);
     let { moments } = store.state;
     if (moments.length >= MOMENTS) moments = moments.filter((_, i) => i % 2 === 0);
@@ -127,7 +128,10 @@ async function answered(id, fresh) {
   const { scan } = store.state;
   const [record, found] = await Promise.all([get(`explanations/${id}`), packed(`explanations/${id}/packed`)]);
   if (store.state.scan !== scan) return;
-  const answer = { id, record, layers: opened(found)[0].layers };
+  const [plane] = opened(found);
+  const answer = { id, record, layers: plane.layers };
+  // Of a volume the answer shows the slice of its maximum; its moments, which are volumes too, are not drawn.
+  if (scan && scan.slices > 1) store.set({ film: plane.film });
   if (fresh) {
     store.set({ answer, running: false });
     say(record.verdict?.text || words.answer.no_verdict);
@@ -136,7 +140,7 @@ async function answered(id, fresh) {
     store.choose({ method: record.method.name, model: record.model, target: record.target });
     store.set({ answer });
   }
-  await replay(id);
+  if (scan?.slices === 1) await replay(id);
 }
 
 /** The kept moments of a run. @param {string} id */

@@ -249,7 +249,8 @@ export class Panels {
     const { trace, scores } = this.store.state;
     const until = moment?.done ?? 1;
     const points = trace.filter((point) => point.done <= until).map((point) => point.at);
-    const charted = points.length > 0;
+    // One step makes no curve.
+    const charted = points.length > (panel === "map" ? 1 : 0);
     const mapped = panel !== "scatter" || !charted;
     const body = /** @type {HTMLElement} */ (this.#chart.canvas.parentElement);
     body.dataset.split = charted && mapped ? (panel === "map" ? "map" : "curve") : "";
