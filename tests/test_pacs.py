@@ -449,10 +449,17 @@ class Web(BaseHTTPRequestHandler):
     do_GET = do_POST = answer  # noqa: N815
 
 
+class Quiet(ThreadingHTTPServer):
+    """Says nothing of a caller who hangs up."""
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
 def web(*, tls: ssl.SSLContext | None = None, **how: Any) -> Iterator[tuple[str, list[Any]]]:
     handler = type("Handler", (Web,), {**how, "seen": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with Quiet(("127.0.0.1", 0), handler) as server:
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
