@@ -21,12 +21,14 @@ from lucency.engine import Engine
 from lucency.errors import ModelError, ParameterError, QuestionError, ScanError
 from lucency.explainers import Item, Learnt, OcclusionTeacher, Plan, RiseTeacher, ShapleyTeacher, Teacher, train
 from lucency.explainers.learnt import conformal, pooled_conformal
+from lucency.explainers.shelf import explainer_for
 from lucency.explainers.taps import find_taps
 from lucency.explainers.teachers import Looks, Said
 from lucency.explainers.training import part_of
 from lucency.masks import Cells, Patches
 from lucency.methods import Instant, KernelShap, Occlusion, Rise
 from lucency.methods.instant import teacher_for
+from lucency.removal import Healthy
 from lucency.scan import Scan
 from lucency.testing.methods import classifier_of, scan_of
 
@@ -423,3 +425,21 @@ def test_the_command_trains_and_explains(tmp_path: Path, capsys: pytest.CaptureF
         main(["explainer", "train", "--target", "effusion", "--scans", str(tmp_path / "none"), "--out", str(out)])
     assert end.value.code == 2
     assert "no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["lucency:phantom", "lucency:effusion"])
+def test_a_shipped_model_has_its_explainer(name: str) -> None:
+    shipped = lucency.load_classifier(name)
+    learnt = explainer_for(shipped, None)
+    assert learnt is not None
+    assert learnt.fits(shipped)
+    assert learnt.name == "effusion"
+    # What occlusion of the shipped models takes when nothing else is asked for.
+    assert learnt.teacher == OcclusionTeacher(removal=Healthy())
+    assert 0.8 <= learnt.trust.covered <= 1
+    assert learnt.trust.called_far <= 0.1
+    demo = lucency.read_scan(Path(lucency.__file__).parent / "phantom" / "demo.png")
+    told = attribute(demo, Engine(shipped), Instant(), target="effusion")
+    assert told.provenance["evaluations"] == 1
+    assert told.heatmap.shape == demo.shape
+    assert np.ptp(told.heatmap) > 0

@@ -31,7 +31,7 @@ from lucency.removal import Healthy
 FIRST = {"train": 7_000_000, "report": 7_900_000}
 SIZE = 224
 COUNTS = {"phantom": 311, "effusion": 591}
-PLANS = {"phantom": Plan(looks=32, checks=48, epochs=60), "effusion": Plan(looks=32, checks=48, epochs=60)}
+PLANS = {"phantom": Plan(looks=32, checks=48, epochs=24), "effusion": Plan(looks=32, checks=48, epochs=14)}
 
 
 def simulated(folder: Path, first: int, count: int) -> None:
@@ -95,7 +95,7 @@ def main() -> None:
     def say(share: float, words: str) -> None:
         nonlocal said
         line = f"{share:.2f} {words}"
-        if line[:5] != said[:5]:
+        if line[:5] != said[:5] or "epochs" in words:
             print(line, flush=True)
         said = line
 
