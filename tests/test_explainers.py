@@ -440,6 +440,6 @@ def test_a_shipped_model_has_its_explainer(name: str) -> None:
     assert learnt.trust.called_far <= 0.1
     demo = lucency.read_scan(Path(lucency.__file__).parent / "phantom" / "demo.png")
     told = attribute(demo, Engine(shipped), Instant(), target="effusion")
-    assert told.provenance["evaluations"] == 1
+    assert told.provenance.cost.evaluations == 1
     assert told.heatmap.shape == demo.shape
     assert np.ptp(told.heatmap) > 0
