@@ -27,16 +27,13 @@ from lucency.methods.occlusion import Occlusion
 from lucency.methods.rise import Rise
 from lucency.scan import Scan
 
-WITHIN = 1.645
-"""Standard errors on each side that hold nine tenths of a normal distribution."""
-
 
 @dataclass(frozen=True)
 class Instant(Method):
     """What a slow method would say, predicted in one pass by a network that learnt it.
 
-    Its standard error is half of the conformal band divided by 1.645, so that 1.645 of them on each side hold the slow
-    map at nine places of ten; the facts say how many they held on patients that neither trained nor calibrated.
+    A further map is half of its conformal band, which is to hold the slow map at nine places of ten; the facts say how
+    many it held on patients that neither trained nor calibrated. It is no standard error: nothing is drawn.
 
     Attributes:
         explainer: the file that ``lucency explainer train`` wrote; the shipped one of a shipped model when ``None``.
@@ -74,7 +71,7 @@ class Instant(Method):
             score=float(probe.clean[0]),
             heatmap=found.heatmap.clone,
             perturbed=probe.pixels.clone,
-            standard_error=(found.band / WITHIN).clone if math.isfinite(learnt.trust.factor) else None,
+            also={"half of the band": found.band.clone} if math.isfinite(learnt.trust.factor) else {},
             facts=facts,
         )
 
