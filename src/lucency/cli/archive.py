@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +30,6 @@ from lucency.cli.options import (
 from lucency.cli.pacs import Authorities, Certificate, Key, PasswordFile, TokenFile, User
 
 if TYPE_CHECKING:
-    from lucency.archive import Asked, Progress
     from lucency.archive.query import Query
 
 app = typer.Typer(no_args_is_help=True, help="Explain every film of an archive once, and see the cohort on one page.")
@@ -150,6 +147,7 @@ def run(
     from lucency.archive import Films
     from lucency.archive import run as explain_all
     from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say
+    from lucency.cli.runner import asked_for, said
     from lucency.errors import ParameterError
 
     named = {}
@@ -199,47 +197,6 @@ def run(
             say("Stopped early: the same command goes on from here.")
     if cancelled.is_set():
         raise typer.Exit(INTERRUPTED)
-
-
-def asked_for(given: Mapping[str, Any], **more: Any) -> Asked:
-    """What the options of ``lucency explain`` and of ``lucency archive run`` ask of each film."""
-    from lucency.archive import Asked
-    from lucency.cli.film import ends
-    from lucency.cli.model import classifier_named
-
-    same = (
-        "target", "method", "watch", "budget", "error_bars", "sanity", "tolerance", "memory", "device", "seed", "frame",
-        "window", "anonymous",
-    )  # fmt: skip
-    return Asked(
-        partial(classifier_named, given["model"], trust=given["trust_model"]),
-        settings=tuple(given["settings"] or ()),
-        removal=given["removal"] or "auto",
-        value_range=ends(given["value_range"]),
-        **{name: given[name] for name in same},
-        **more,
-    )
-
-
-def said(now: Progress) -> str:
-    """How far a run is, in words."""
-    words = f"{now.done:,} of {now.total:,} films"
-    if now.before:
-        words += f" ({now.before:,} by earlier runs)"
-    if now.failed:
-        words += f", {now.failed:,} not explained"
-    if now.rate:
-        words += f", {now.rate:.1f} a minute"
-    if now.left:
-        words += f", {_time(now.left)} left"
-    return words
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 @app.command()

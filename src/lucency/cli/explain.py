@@ -203,8 +203,8 @@ def _many(
     """Each film of a folder or glob, by the runner of whole archives, and a page over all of them."""
     from lucency.archive import Films, run
     from lucency.archive.index import FILMS, save_index
-    from lucency.cli.archive import asked_for, said
     from lucency.cli.console import cancelled_by_ctrl_c, print_json, progress, say
+    from lucency.cli.runner import asked_for, said
     from lucency.errors import ParameterError
     from lucency.privacy import shown_command
 
