@@ -14,7 +14,7 @@ from lucency import Explanation
 from lucency.errors import ParameterError
 from lucency.records import FORMAT, Contents, Cost, Hits, MethodRecord, Provenance, VerdictRecord
 
-FILES = Path(__file__).parent / "files"
+FILES = Path(__file__).parent / "saved"
 
 
 @pytest.fixture(scope="module")
