@@ -619,6 +619,8 @@ def test_users_take_turns_and_a_long_run_gives_way() -> None:
 def test_other_names_and_other_pages_are_refused(client: TestClient) -> None:
     get = client.get
     assert get("/api/v1/models", headers={"Host": "evil.example"}).status_code == 421
+    for hosts in (("testserver", "evil.example"), ("evil.example", "testserver"), ("testserver", "testserver")):
+        assert get("/api/v1/models", headers=[("Host", host) for host in hosts]).status_code == 421
     assert get("/api/v1/models", headers={"Host": "127.0.0.1:8000"}).status_code == 200
     for origin in ("https://evil.example", "null", "http://testserver.evil.example"):
         assert client.post("/api/v1/phantoms", json={}, headers={"Origin": origin}).status_code == 403

@@ -133,7 +133,7 @@ class TrustRow(Record):
         if "format" in given:
             return given
         # Before there were classes, everything lay side by side, under other words.
-        given = {FORMERLY.get(key, key): value for key, value in given.items()}
+        given = {"painter": "", **{FORMERLY.get(key, key): value for key, value in given.items()}}
         if "part" in given:
             given["part"] = {"choose": "validation", "report": "test"}.get(given["part"])
         if "error" in given:

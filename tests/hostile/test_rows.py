@@ -16,7 +16,8 @@ import trust.__main__
 from lucency.errors import OutputError
 from trust import rows
 from trust.__main__ import main
-from trust.rows import KEY, all_tasks, appending, contestants, kept_rows, only
+from trust.record import TrustRow
+from trust.rows import all_tasks, appending, contestants, kept_rows, only
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -27,31 +28,45 @@ def tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     return list(all_tasks(2, None, contestants("occlusion", "healthy,blur"), "blur", "probability", tmp_path))
 
 
-def row(task: Any, **other: Any) -> dict[str, Any]:
+KEY = ("what", "kind", "key", "method", "removal", "watch")
+
+
+def row(task: Any, **other: Any) -> TrustRow:
     made = dict(zip(KEY, task.key, strict=True))
-    return {**made, "fingerprint": task.prints[0], "painter": task.prints[1], "case": "c", "took": 1.0, **other}
+    prints = {"fingerprint": task.prints[0], "painter": task.prints[1]}
+    return TrustRow(**{**made, **prints, "case": "c", "took": 1.0, "error": "No lungs.", **other})
+
+
+def written(*rows: Any) -> list[bytes]:
+    return [json.dumps(row.as_dict() if isinstance(row, TrustRow) else row).encode() for row in rows]
 
 
 def test_a_row_is_counted_once_and_only_with_the_same_weights(tasks: list[Any], tmp_path: Path) -> None:
     healthy, blur = tasks[0], tasks[1]
     assert (bool(healthy.prints[1]), blur.prints[1]) == (True, "")
-    old = row(blur)
-    del old["painter"]
-    lines = [
+    # As it was written before there were classes, and painters.
+    old = {**dict(zip(KEY, blur.key, strict=True)), "fingerprint": blur.prints[0]}
+    old |= {"case": "c", "took": 1.0, "error": "No lungs."}
+    lines = written(
         row(healthy),
         row(healthy, took=2.0),
         old,
         row(tasks[2], painter="other"),
         row(tasks[3], fingerprint="other"),
-    ]
+    )
     file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert kept_rows(file, tasks) == ([row(healthy), old], 0)
+    file.write_bytes(b"\n".join(lines) + b"\n")
+    kept, damaged = kept_rows(file, tasks)
+    assert damaged == 0
+    assert [(one.id, one.took, one.painter) for one in kept] == [
+        (healthy.key, 1.0, healthy.prints[1]),
+        (blur.key, 1.0, ""),
+    ]
 
 
 def test_damaged_lines_are_skipped_and_the_rest_stays(tasks: list[Any], tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    good = [json.dumps(row(task)).encode() for task in tasks]
+    good = written(*(row(task) for task in tasks))
     damaged = [b"nonsense", b"[]", b"3", b"\xff\xfe", b"{}", good[2][:40], b'{"what": null}', b"[" * 100_000]
     file.write_bytes(b"\n".join([good[0], *damaged, b"", good[1], good[2][:50]]))
     assert kept_rows(file, tasks) == ([row(tasks[0]), row(tasks[1])], 9)

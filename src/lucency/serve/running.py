@@ -43,8 +43,8 @@ def run(settings: Settings, classifiers: Sequence[Classifier], *, browser: bool 
     address = f"http://{f'[{shown}]' if ':' in shown else shown}:{listening.getsockname()[1]}/"
     print(f"Lucency answers at {address} (Ctrl-C stops it)", flush=True)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, ws_max_size=MESSAGE, ws_max_queue=8, timeout_graceful_shutdown=GRACE,
-        server_header=False, proxy_headers=False, h11_max_incomplete_event_size=2**16,
+        app, http="h11", log_config=None, access_log=False, ws_max_size=MESSAGE, ws_max_queue=8, proxy_headers=False,
+        timeout_graceful_shutdown=GRACE, server_header=False, h11_max_incomplete_event_size=2**16,
     )  # fmt: skip
     if browser:
         webbrowser.open(address)

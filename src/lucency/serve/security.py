@@ -105,7 +105,8 @@ class Guard:
         headers = Headers(scope=scope)
         user = self._user(scope, headers)
         scope.setdefault("state", {})["user"] = user or "?"
-        if not self._own_host(headers.get("host", "")):
+        # Which of two Host headers counts is no question that two programs answer alike.
+        if len(headers.getlist("host")) != 1 or not self._own_host(headers["host"]):
             await _refuse(scope, send, 421, "This server is not called that; use its address, or start it with --name.")
         elif not self._own_origin(scope, headers):
             await _refuse(scope, send, 403, "Another page may not ask here; open the server's own page.")
