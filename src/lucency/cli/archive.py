@@ -13,21 +13,28 @@ from lucency.cli.options import (
     DEFAULT_MODEL,
     Anonymous,
     AsJson,
+    Authorities,
     Budget,
+    Certificate,
     Device,
     FrameNumber,
+    Key,
     Memory,
     Model,
+    PasswordFile,
+    Removal,
     Seed,
+    Settings,
     Target,
+    TokenFile,
     Tolerance,
     TrustModel,
+    User,
     ValueRange,
     Watch,
     Window,
     Workers,
 )
-from lucency.cli.pacs import Authorities, Certificate, Key, PasswordFile, TokenFile, User
 
 if TYPE_CHECKING:
     from lucency.archive.query import Query
@@ -85,10 +92,7 @@ def run(
     method: Annotated[
         str, typer.Option("--method", metavar="NAME", help="How to find the evidence; `lucency methods` lists them.")
     ] = "occlusion",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the method; may be given several times."),
-    ] = None,
+    settings: Settings = None,
     columns: Annotated[
         list[str] | None,
         typer.Option(
@@ -98,9 +102,7 @@ def run(
         ),
     ] = None,
     watch: Watch = "probability",
-    removal: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What stands where a piece was removed; see `lucency explain`.")
-    ] = None,
+    removal: Removal = None,
     budget: Budget = None,
     tolerance: Tolerance = None,
     memory: Memory = None,

@@ -22,6 +22,7 @@ from lucency.cli.options import (
     Model,
     ScanFile,
     Seed,
+    Settings,
     Target,
     Tolerance,
     TrustModel,
@@ -69,10 +70,7 @@ def explain(
     method: Annotated[
         str, typer.Option("--method", metavar="NAME", help="How to find the evidence; `lucency methods` lists them.")
     ] = "occlusion",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the method; may be given several times."),
-    ] = None,
+    settings: Settings = None,
     watch: Watch = "probability",
     removal: Annotated[
         str | None,

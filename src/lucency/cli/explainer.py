@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Model, Seed, TrustModel
+from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Model, Patient, Seed, Settings, TrustModel
 
 if TYPE_CHECKING:
     from lucency.explainers import Item
@@ -45,17 +45,8 @@ def train(
     removal: Annotated[
         str, typer.Option(metavar="R", help="What stands where something is removed; as `lucency explain` has it.")
     ] = "auto",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the method, such as patch=24."),
-    ] = None,
-    patient: Annotated[
-        str,
-        typer.Option(
-            metavar="REGEX",
-            help="The part of a file's name that says whose it is, such as '^\\d+'; patients never stand on two sides.",
-        ),
-    ] = ".*",
+    settings: Settings = None,
+    patient: Patient = ".*",
     looks: Annotated[int, typer.Option(metavar="N", help="Perturbed scans for each scan.")] = 96,
     epochs: Annotated[int, typer.Option(metavar="N", help="Passes over all scans.")] = 60,
     seed: Seed = 0,

@@ -79,6 +79,20 @@ Memory = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="D", help="Where to compute: auto, cpu, cuda, cuda:1, ...")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Where every random number comes from.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the method; may be given several times."),
+]
+Removal = Annotated[
+    str | None, typer.Option(metavar="NAME", help="What stands where a piece was removed; see `lucency explain`.")
+]
+Patient = Annotated[
+    str,
+    typer.Option(
+        metavar="REGEX",
+        help="The part of a file's name that says whose it is, such as '^\\d+'; patients never stand on two sides.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -95,5 +109,38 @@ Anonymous = Annotated[
     typer.Option("--anonymous", help="Keep a hash in place of the scan's name, and no paths, in what is written."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+Certificate = Annotated[
+    Path | None, typer.Option("--tls-cert", metavar="PEM", help="Lucency's certificate: its port speaks TLS then.")
+]
+Key = Annotated[Path | None, typer.Option("--tls-key", metavar="PEM", help="The key of that certificate.")]
+Authorities = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-ca",
+        metavar="PEM",
+        help="The certificates that are believed, of others' servers and, on the TLS port, of whoever calls.",
+    ),
+]
+User = Annotated[
+    str | None,
+    typer.Option(
+        "--user",
+        metavar="NAME",
+        help="For basic authentication at a DICOMweb archive; the password stands in --password-file or in "
+        "LUCENCY_DICOMWEB_PASSWORD.",
+    ),
+]
+PasswordFile = Annotated[
+    Path | None, typer.Option("--password-file", metavar="FILE", help="A file with nothing but the password in it.")
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help="A file with nothing but a bearer token in it, read at each use; or LUCENCY_DICOMWEB_TOKEN.",
+    ),
+]
 
 DEFAULT_MODEL = "lucency:effusion"

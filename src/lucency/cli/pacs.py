@@ -12,14 +12,22 @@ from lucency.cli.options import (
     DEFAULT_MODEL,
     Anonymous,
     AsJson,
+    Authorities,
     Budget,
+    Certificate,
     Device,
+    Key,
     Memory,
     Model,
+    PasswordFile,
+    Removal,
     Seed,
+    Settings,
     Target,
+    TokenFile,
     Tolerance,
     TrustModel,
+    User,
     Watch,
 )
 
@@ -72,13 +80,6 @@ Title = Annotated[str, typer.Option("--aet", metavar="AET", help="Lucency's own 
 Method = Annotated[
     str, typer.Option("--method", metavar="NAME", help="How to find the evidence; `lucency methods` lists them.")
 ]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the method; may be given several times."),
-]
-Removal = Annotated[
-    str | None, typer.Option(metavar="NAME", help="What stands where a piece was removed; see `lucency explain`.")
-]
 Modalities = Annotated[
     list[str] | None,
     typer.Option("--modality", metavar="M", help="Which modalities are explained; CR and DX if left out."),
@@ -105,39 +106,7 @@ Deidentify = Annotated[
         help="Leave the patient out of what is sent (DICOM PS3.15, basic profile); the pixels stay as they are.",
     ),
 ]
-Certificate = Annotated[
-    Path | None, typer.Option("--tls-cert", metavar="PEM", help="Lucency's certificate: its port speaks TLS then.")
-]
-Key = Annotated[Path | None, typer.Option("--tls-key", metavar="PEM", help="The key of that certificate.")]
-Authorities = Annotated[
-    Path | None,
-    typer.Option(
-        "--tls-ca",
-        metavar="PEM",
-        help="The certificates that are believed, of others' servers and, on the TLS port, of whoever calls.",
-    ),
-]
 SendTls = Annotated[bool, typer.Option("--send-tls", help="Send to AET@HOST:PORT through TLS.")]
-User = Annotated[
-    str | None,
-    typer.Option(
-        "--user",
-        metavar="NAME",
-        help="For basic authentication at a DICOMweb archive; the password stands in --password-file or in "
-        "LUCENCY_DICOMWEB_PASSWORD.",
-    ),
-]
-PasswordFile = Annotated[
-    Path | None, typer.Option("--password-file", metavar="FILE", help="A file with nothing but the password in it.")
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--token-file",
-        metavar="FILE",
-        help="A file with nothing but a bearer token in it, read at each use; or LUCENCY_DICOMWEB_TOKEN.",
-    ),
-]
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Model, Seed, TrustModel
+from lucency.cli.options import DEFAULT_MODEL, AsJson, Device, Model, Patient, Seed, TrustModel
 
 EXAMPLES = """[bold]Examples:[/bold]
 
@@ -34,13 +34,7 @@ def train(
         str | None,
         typer.Option("--target", "-t", metavar="C", help="The class that counts most; all count the same without."),
     ] = None,
-    patient: Annotated[
-        str,
-        typer.Option(
-            metavar="REGEX",
-            help="The part of a file's name that says whose it is, such as '^\\d+'; patients never stand on two sides.",
-        ),
-    ] = ".*",
+    patient: Patient = ".*",
     steps: Annotated[int, typer.Option(metavar="N", help="Batches of 8 scans with 2 holes each.")] = 3000,
     seed: Seed = 0,
     device: Device = "auto",
