@@ -49,8 +49,7 @@ select { background: var(--s); border: 1px solid var(--l); border-radius: 6px; h
 .stage:focus-visible::after { content: ""; position: absolute; inset: 0; border: 2px solid #5db4ff; pointer-events: none; }
 canvas { position: absolute; inset: 0; width: 100%; height: 100%; display: block; }
 .said { position: absolute; pointer-events: none; color: #f2f5f7; font-size: 12px; line-height: 1.45; font-variant-numeric: tabular-nums; max-width: calc(100% - 12px); overflow-wrap: anywhere; }
-.said div:not(:empty), .scale { background: rgb(0 0 0 / 50%); border-radius: 4px; padding: 1px 6px; }
-.scale { padding: 4px 6px; }
+.said div:not(:empty), .scale > :not(.strip, .unit, :empty) { background: rgb(0 0 0 / 50%); border-radius: 4px; padding: 1px 6px; }
 :host([bare]) .about { display: none; }
 .about { top: 6px; left: 6px; }
 .about .title { color: #c6ced6; }
@@ -60,7 +59,7 @@ canvas { position: absolute; inset: 0; width: 100%; height: 100%; display: block
 .scale .strip { width: 12px; flex: 1; min-height: 30px; margin: 4px 0; border: 1px solid #ffffff59; border-radius: 2px; position: relative; }
 .scale .unit { position: absolute; right: 16px; padding: 4px 1px; border-radius: 4px; background: rgb(0 0 0 / 50%); top: 50%; writing-mode: vertical-rl; transform: translateY(-50%) rotate(180deg); max-height: 100%; text-align: center; color: #c6ced6; line-height: 1.2; }
 .scale .mark { position: absolute; left: -4px; right: -4px; height: 0; border-top: 1px solid #fff; }
-@container (max-width: 459px) { .scale .unit { display: none; } .now .set { display: none; } }
+@container (max-width: 459px) { .scale .unit { display: none; } .scale { max-height: 150px; } .now .set { display: none; } }
 @container (max-width: 339px) { .scale i { display: none; } .scale { max-height: 120px; top: 6px; } }
 .empty { position: absolute; inset: 0; display: grid; place-items: center; padding: 24px; text-align: center; color: #c6ced6; font-size: 14px; }
 dialog { position: absolute; inset: 0; margin: auto; width: min(520px, calc(100% - 16px)); height: fit-content; max-height: calc(100% - 16px); overflow: auto; padding: 14px 18px 18px; color: var(--t); background: var(--s); border: 1px solid var(--l); border-radius: 10px; box-shadow: 0 12px 40px #0008; z-index: 5; }
