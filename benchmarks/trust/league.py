@@ -207,7 +207,7 @@ evaluations, gradients and seconds of processor time. Sorted by IoU.
 - *Phantoms*: how many the row reports on, and in brackets on how many others its threshold was chosen.
 - *Fluid* is every pixel whose ray crosses at least {FLUID_MM:g} mm of it: {np.mean(list(areas.values())):.1%} of the
   picture on average, which is what a map that knows nothing gets for energy and for the top 5 %.
-- *Pointing game*: how often the maximum of the map lies on fluid (of a plateau, its middle).
+- *Pointing game*: how often the maximum of the map lies on fluid (where several pixels share it, the middle one).
 - *IoU*: overlap of the fluid with the pixels above a fixed share of the map's maximum. The share was chosen for each
   method as the best one on other phantoms (seeds from {VALIDATION_SEEDS:,} on) and is given under *threshold*.
 - *Energy*: share of the map's positive part on fluid. *Top 5 %*: share of the highest 5 % of the pixels on fluid.

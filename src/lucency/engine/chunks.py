@@ -47,7 +47,7 @@ class Chunks:
         self.size = min(self.size, self.most)
 
     def halve(self, scans: int) -> None:
-        """Memory ran out with so many scans; from now on half as many go at once, which is told once.
+        """Memory ran out with so many scans; from now on half as many go at once, and one warning says so.
 
         Raises:
             ModelError: when it was one scan.

@@ -45,7 +45,7 @@ class Habits:
     """What is found out about a classifier once.
 
     Attributes:
-        alone: it must be asked about one scan at a time.
+        alone: it must get one scan at a time.
         notices: that, in words.
         untraced: the watched layers and the grids with which its traced network is of no use.
     """

@@ -202,7 +202,7 @@ class Scorer:
                 error = scores - exact
                 worst, typical = float(error.abs().max()), float(error.square().mean().sqrt())
                 # An error well below the differences between the patches leaves their ranking as it is. The outputs
-                # are asked too, because a score that is full to the brim hides every error.
+                # are compared too, because a saturated score hides every error.
                 ranked = typical <= SMALL * float(exact.std())
                 ranked = ranked and bool(((outputs - whole).square().mean(0).sqrt() <= SMALL * whole.std(0)).all())
                 if worst > self._tolerance or not ranked:

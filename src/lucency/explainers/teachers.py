@@ -113,7 +113,7 @@ class Teacher(ABC):
 class OcclusionTeacher(Teacher):
     """Each look hides one patch; the value of a place is the fall of the score when the patch there is hidden.
 
-    For probabilities the decoder speaks of falls of the log-odds, in which a score that is full to the brim falls as
+    For probabilities the decoder speaks of falls of the log-odds, in which a saturated score falls as
     far as any other; they become falls of the probability with the clean score.
 
     Attributes:
@@ -171,7 +171,7 @@ class OcclusionTeacher(Teacher):
     def inwardly(self, raw: Tensor, looks: Looks, clean: Tensor) -> tuple[Tensor, Tensor] | None:
         if not self.odds:
             return None
-        # A score that is full to the brim hardly moves while the log-odds fall, so that there is no slope to learn by.
+        # A saturated score hardly moves while the log-odds fall, so that there is no slope to learn by.
         left, full = (p.clamp(SURE, 1 - SURE).logit() for p in (looks.scores, clean[:, None]))
         falls = full - left
         return raw[:, 0].flatten(1).gather(1, looks.pieces.long()) - falls, falls.square().mean(1)

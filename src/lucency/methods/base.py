@@ -50,7 +50,7 @@ class Trials:
 
     Attributes:
         clean: what the question reads on the clean scan.
-        scores: what it reads on each perturbed scan, in the order in which they were asked about.
+        scores: what it reads on each perturbed scan, in the order in which they were evaluated.
         show: the step as it would have been had it ended with that one.
     """
 

@@ -1,6 +1,6 @@
 """The game that LIME and Kernel SHAP play: superpixels are on or off, and the model says what a coalition is worth.
 
-What differs is which coalitions are asked about, and how a number for each superpixel is fitted to the answers.
+What differs is which coalitions are evaluated, and how a number for each superpixel is fitted to the answers.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Fit:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which coalitions are asked about, and what is made of the answers.
+    """Which coalitions are evaluated, and what is made of the answers.
 
     Attributes:
-        on: int64 ``[N, S]``, 1 = on, in the order in which they are asked about.
+        on: int64 ``[N, S]``, 1 = on, in the order in which they are evaluated.
         fit: from the scores ``[n]`` of the first n coalitions under the question of that number.
         known: whether so many answers tell how far they may be off.
         together: coalitions that belong together, so that batches hold whole groups of them.
@@ -82,7 +82,7 @@ class SuperpixelGame(Method, ABC):
 
     Attributes:
         superpixels: how the scan is cut.
-        samples: how many random scans are asked about at most.
+        samples: how many random scans are evaluated at most.
         removal: what stands in a superpixel that is off.
         repeatability: stop as soon as the superpixels on top are expected to agree with those of another run to this
             degree (Jaccard index, 0..1); ``None`` makes all samples.
@@ -107,7 +107,7 @@ class SuperpixelGame(Method, ABC):
 
     @abstractmethod
     def plan(self, game: Coalitions, generator: torch.Generator) -> Plan:
-        """Which coalitions are asked about, and what is made of the answers."""
+        """Which coalitions are evaluated, and what is made of the answers."""
 
     def steps(self, scan: Scan, question: Question, engine: Engine) -> Iterator[Step]:
         labels = self.superpixels.labels(engine.classifier.prepare(scan)).to(engine.device)

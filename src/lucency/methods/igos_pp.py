@@ -118,7 +118,7 @@ class IGOSpp(MaskOptimiser):
         return total + regular
 
     def _line_search(self, probe: Probe, masks: Tensor, direction: Tensor, edges: list[Tensor]) -> Tensor:
-        """The first of the shrinking steps whose loss falls enough (Armijo), all asked about in one batch."""
+        """The first of the shrinking steps whose loss falls enough (Armijo), all evaluated in one batch."""
         lengths = [self.step * 0.2**i for i in range(8)]
         tries = [masks] + [(masks - length * direction).clamp(0, 1) for length in lengths]
         scores = probe.scores(torch.cat([self._pairs(probe, m) for m in tries]))[:, 0].view(-1, 4)

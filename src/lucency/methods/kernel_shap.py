@@ -8,7 +8,7 @@ on average when the pieces come on in random order, and the values add up to v(a
 
 Coalitions are drawn from pi together with their opposites, which halves the work for the same error (Covert & Lee,
 "Improving KernelSHAP", AISTATS 2021, section 4.2), their sizes stratified. The constraint is built into the solution,
-so that the sum holds exactly at every step. Where there are few enough pieces, every coalition is asked about and the
+so that the sum holds exactly at every step. Where there are few enough pieces, every coalition is evaluated and the
 answer is exact.
 """
 
@@ -102,7 +102,7 @@ def constrained_fit(
         scores: what the model says about each, ``[B]``.
         weights: how much each counts, ``[B]``.
         none, full: the scores with everything off and on.
-        left: share of all coalitions that was not asked about (1 where they are drawn with replacement).
+        left: share of all coalitions that was not evaluated (1 where they are drawn with replacement).
 
     The constraint is met by solving for the deviation from equal shares, which sums to zero. The standard errors are
     of the sandwich kind with pairs as units, since pairs are what is drawn; they vanish when nothing is left to ask.

@@ -38,7 +38,7 @@ from lucency.scan import Scan
 
 NEAR = 0.35
 CHECKS = 16
-"""Patches between others that are asked about to see whether a mean of these would have done: so many are drawn, and
+"""Patches between others that are evaluated to see whether a mean of these would have done: so many are drawn, and
 as many more are those that most likely miss."""
 
 Length = int | str | Sequence[int]
@@ -224,7 +224,7 @@ class _More:
         single: falls ``[Q, N]``, where a map needs them: of a class that is not summed, or of a map so far.
         known: which patches ``[N]`` they are of.
         labels: of the questions beside the first.
-        spread: whether patches not asked about yet take what lies around them.
+        spread: whether patches not evaluated yet take what lies around them.
     """
 
     patches: Patches

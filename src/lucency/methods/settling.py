@@ -1,7 +1,7 @@
 """Predict, then verify: which patches to ask about until what a reader takes from the map is settled.
 
 A prior says what each patch will do (the instant map where there is one, else Grad-CAM). The falls are then a Gaussian
-process around it: neighbouring patches err alike, and more where the prior says much or doubts. Patches are asked about
+process around it: neighbouring patches err alike, and more where the prior says much or doubts. Patches are evaluated
 where the doubt is largest, some at random; exact answers replace what was predicted and move their neighbours (a
 regression on prior and neighbours, Rasmussen & Williams 2006, chapter 2). How far predictions missed so far sets the
 width of the band. The answer is settled when, of maps drawn from what is still possible, the asked share agree with the
@@ -30,7 +30,7 @@ from lucency.removal import Removal
 from lucency.scan import Scan
 
 FIRST, ROUND = 24, 12
-"""Patches that are asked about before the model is first fitted, and between two looks at it."""
+"""Patches that are evaluated before the model is first fitted, and between two looks at it."""
 RANDOM = 0.25
 """Share of the patches of a round that are drawn at random: they keep the band honest where nothing was expected."""
 DRAWN = 48
@@ -47,7 +47,7 @@ SURE = 1e-7
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What is expected of each patch before any is asked about.
+    """What is expected of each patch before any is evaluated.
 
     Attributes:
         value: float64 ``[N]``; of any size, where ``known`` is false.
@@ -156,8 +156,8 @@ def settled(
         confidence: the share of possible maps that must agree.
 
     Yields:
-        The patches that were just asked about, their falls, and what is known of all; ``None`` before the model is
-        fitted, and when every patch was asked about.
+        The patches that were just evaluated, their falls, and what is known of all; ``None`` before the model is
+        fitted, and when every patch was evaluated.
     """
     n = len(patches)
     known = torch.zeros(n, dtype=torch.bool)

@@ -23,7 +23,8 @@ class Localisation(Result):
     """How well one map finds one truth; every number is better when higher.
 
     Attributes:
-        pointing_game: whether the maximum lies on the truth (Zhang et al. 2018); of a plateau, its middle.
+        pointing_game: whether the maximum lies on the truth (Zhang et al. 2018); where several
+            pixels share it, the middle one.
             A flat map points nowhere and misses.
         iou: intersection over union of the truth with the pixels at or above ``threshold`` times the maximum.
         threshold: that share of the maximum.

@@ -86,7 +86,7 @@ class Asking:
         if ask.removal is not None:
             Removal.of(ask.removal)
         if len(scan.shape) != 2:
-            raise ParameterError("Regions are asked about on flat scans; open one slice of the volume by itself.")
+            raise ParameterError("Regions are removed from flat scans only; open one slice of the volume by itself.")
         region = self._mask(ask.remove or ask.keep, scan, bench, ask)
         if not region.any():
             raise ParameterError("The region holds no pixel of the scan; draw it on the film.")
@@ -289,7 +289,7 @@ def superpixels(wanted: ScoresWanted, shop: Shop) -> Response:
     """The superpixels that can be asked about, packed: ``labels`` uint16 on the model's grid, and where it lies."""
     classifier, scan = shop.bench(wanted.model).classifier, shop.scan(wanted.scan)
     if len(scan.shape) != 2:
-        raise ParameterError("Superpixels are asked about on flat scans; open one slice of the volume by itself.")
+        raise ParameterError("Superpixels are cut on flat scans only; open one slice of the volume by itself.")
     labels = shop.asking.labels(wanted.scan, wanted.model)
     header: dict[str, Any] = {
         "count": int(labels.max()) + 1,
