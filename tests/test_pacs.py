@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -50,6 +51,14 @@ from radiographs import film
 
 # pynetdicom leaves it to the garbage collector to close a socket that nobody answers.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """What is left to the garbage collector is collected here, and not in the middle of somebody else's test."""
+    yield
+    gc.collect()
+
 
 needs_orthanc = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 needs_dcmtk = pytest.mark.skipif(shutil.which("storescu") is None, reason="dcmtk is not installed")

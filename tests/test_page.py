@@ -23,7 +23,7 @@ pytest.importorskip("sqlalchemy", reason="the serve extra is not installed")
 from chromium import chromium, until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 PAGE = Path(__file__).resolve().parent.parent / "src" / "lucency" / "serve" / "page"
 QUICK: dict[str, dict[str, str]] = {
@@ -285,6 +285,25 @@ def test_two_methods_stand_side_by_side_and_say_what_they_agree_on(room: Room) -
     again = room.page(page.url)
     again.wait_for_selector(".comparing .said .verdict:not(:empty)")
     assert again.inner_text(".said .verdict") == page.inner_text(".said .verdict")
+
+
+def test_an_earlier_answer_that_comes_late_does_not_undo_what_was_chosen(room: Room) -> None:
+    run(opened(room.page()), "occlusion")
+    page = room.page()
+    held: list[Route] = []
+    page.route("**/api/v1/explanations/*/packed", lambda route: held.append(route))
+    page.click("#demo")
+    page.wait_for_selector(".probabilities .number:not(:empty)", state="attached")
+    page.get_by_label("Method", exact=True).select_option("rise")
+    assert held
+    for route in held:
+        route.continue_()
+    page.wait_for_selector(".verdict:not(:empty)")
+    assert page.get_by_label("Method", exact=True).input_value() == "rise"
+    # Where nothing was chosen in between, the question of the answer stands again.
+    again = opened(room.page())
+    again.wait_for_selector(".verdict:not(:empty)")
+    assert again.get_by_label("Method", exact=True).input_value() == "occlusion"
 
 
 def test_a_link_opens_the_same_view_after_the_server_was_killed(room: Room) -> None:

@@ -125,9 +125,10 @@ async function start() {
  * @param {boolean} fresh whether it was just made here, with its moments seen
  */
 async function answered(id, fresh) {
-  const { scan } = store.state;
+  const { scan, choice } = store.state;
   const [record, found] = await Promise.all([get(`explanations/${id}`), packed(`explanations/${id}/packed`)]);
-  if (store.state.scan !== scan) return;
+  // Who runs something by now does not wait for an earlier answer any more.
+  if (store.state.scan !== scan || (!fresh && store.state.running)) return;
   const [plane] = opened(found);
   const answer = { id, record, layers: plane.layers };
   // Of a volume the answer shows the slice of its maximum; its moments, which are volumes too, are not drawn.
@@ -137,7 +138,10 @@ async function answered(id, fresh) {
     say(record.verdict?.text || words.answer.no_verdict);
     if (scan) scans.answered(scan.scan, id);
   } else {
-    store.choose({ method: record.method.name, model: record.model, target: record.target });
+    // The class is chosen by itself when the probabilities come; all else only by the user.
+    if (JSON.stringify({ ...store.state.choice, target: "" }) === JSON.stringify({ ...choice, target: "" })) {
+      store.choose({ method: record.method.name, model: record.model, target: record.target });
+    }
     store.set({ answer });
   }
   if (scan?.slices === 1) await replay(id);
