@@ -34,6 +34,21 @@ def auc_interval(truth: Array, score: Array, groups: NDArray[np.str_], repeats: 
     }  # fmt: skip
 
 
+def auc_difference(
+    truth: Array, score: Array, other: Array, groups: NDArray[np.str_], repeats: int = 1000
+) -> dict[str, float]:
+    """AUC of ``score`` minus that of ``other`` on the same films, with its 95 % bootstrap interval over groups."""
+    rng = np.random.default_rng(0)
+    names, at = np.unique(groups, return_inverse=True)
+    members = [np.flatnonzero(at == i) for i in range(len(names))]
+    values = []
+    for _ in range(repeats):
+        drawn = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
+        values.append(auc(truth[drawn], score[drawn]) - auc(truth[drawn], other[drawn]))
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return {"auc": auc(truth, score) - auc(truth, other), "low": float(low), "high": float(high)}
+
+
 def calibration(truth: Array, probability: Array, weights: Array | None = None, bins: int = 10) -> dict[str, float]:
     """Expected calibration error over ``bins`` bins of equal count, and the Brier score; ``weights`` weigh cases."""
     weight = np.ones(len(truth)) if weights is None else weights / weights.mean()

@@ -61,14 +61,14 @@ def pretrained() -> SqueezeNet:
     return net
 
 
-def resized(pixels: NDArray[np.uint8]) -> Tensor:
-    """uint8 ``[B, S, S]`` -> float ``[B, 1, 224, 224]`` in 0..1, the way the library's classifier resizes."""
+def resized(pixels: NDArray[np.uint8], size: int = SIZE) -> Tensor:
+    """uint8 ``[B, S, S]`` -> float ``[B, 1, size, size]`` in 0..1, the way the library's classifier resizes."""
     x = torch.from_numpy(pixels).float()[:, None] / 255
-    return F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
+    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def augmented(pixels: NDArray[np.uint8], rng: torch.Generator) -> Tensor:
-    """Small turns, shifts, zooms and flips; exposure, contrast and grain. uint8 ``[B, S, S]`` -> as above."""
+    """Small turns, shifts, zooms and flips; exposure, contrast and grain. As :func:`resized`."""
     x = torch.from_numpy(pixels).float()[:, None] / 255
     n = len(x)
 
@@ -99,13 +99,10 @@ def normalised(x: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def logits_of(net: nn.Module, pixels: NDArray[np.uint8], flip: bool = False) -> NDArray[np.float32]:
+def logits_of(net: nn.Module, pixels: NDArray[np.uint8], size: int = SIZE) -> NDArray[np.float32]:
     net.eval()
-    out = []
-    for start in range(0, len(pixels), 64):
-        x = normalised(resized(pixels[start : start + 64]))
-        out.append((net(x) + net(x.flip(3))) / 2 if flip else net(x))
-    return torch.cat(out).numpy()
+    batches = (pixels[start : start + 64] for start in range(0, len(pixels), 64))
+    return torch.cat([net(normalised(resized(batch, size))) for batch in batches]).numpy()
 
 
 def film_weights(films: Films, rows: NDArray[np.int_]) -> Tensor:
@@ -271,7 +268,7 @@ def halves(truth: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(truth > 0.5, 0.5 / share, 0.5 / (1 - share)).astype(np.float32)
 
 
-def calibrate(net: SqueezeNet, films: Films, rows: NDArray[np.int_]) -> None:
+def calibrate(net: SqueezeNet, films: Films, rows: NDArray[np.int_], size: int = SIZE) -> None:
     """Platt scaling of each output on the validation patients, folded into the head.
 
     For fluid as if half of the films had it: no share of films with fluid is the right one for every reader, and then
@@ -280,7 +277,7 @@ def calibrate(net: SqueezeNet, films: Films, rows: NDArray[np.int_]) -> None:
     labels = films.labels[rows]
     weights = np.ones_like(labels)
     weights[:, 0] = halves(labels[:, 0])
-    scale, shift = platt(*(torch.from_numpy(v) for v in (logits_of(net, films.pixels[rows]), labels, weights)))
+    scale, shift = platt(*(torch.from_numpy(v) for v in (logits_of(net, films.pixels[rows], size), labels, weights)))
     with torch.no_grad():
         net.head.weight.mul_(scale[:, None])
         net.head.bias.mul_(scale).add_(shift)
@@ -294,34 +291,34 @@ def borders_blanked(pixels: NDArray[np.uint8], share: float = 0.08) -> NDArray[n
 
 
 @torch.inference_mode()
-def boxes_found(net: SqueezeNet, films: Films, rows: NDArray[np.int_]) -> dict[str, float]:
+def boxes_found(net: SqueezeNet, films: Films, rows: NDArray[np.int_], size: int = SIZE) -> dict[str, float]:
     """The class activation map against the radiologists' effusion boxes: pointing game and share of mass, by chance."""
     boxes = read_boxes()
     hits, mass, chance = [], [], []
     for row in rows:
         if films.names[row] not in boxes:
             continue
-        x, y, w, h = (v / 512 * SIZE for v in boxes[films.names[row]])
-        features = net.features(normalised(resized(films.pixels[row][None])))
+        x, y, w, h = (v / 512 * size for v in boxes[films.names[row]])
+        features = net.features(normalised(resized(films.pixels[row][None], size)))
         cam = torch.einsum("k,khw->hw", net.head.weight[0], features[0]).clamp_min(0)
-        cam = F.interpolate(cam[None, None], size=(SIZE, SIZE), mode="bilinear", align_corners=False)[0, 0]
-        at = divmod(int(cam.argmax()), SIZE)
+        cam = F.interpolate(cam[None, None], size=(size, size), mode="bilinear", align_corners=False)[0, 0]
+        at = divmod(int(cam.argmax()), size)
         hits.append(x <= at[1] <= x + w and y <= at[0] <= y + h)
         inside = cam[int(y) : int(y + h) + 1, int(x) : int(x + w) + 1].sum()
         mass.append(float(inside / cam.sum().clamp_min(1e-9)))
-        chance.append(w * h / SIZE**2)
+        chance.append(w * h / size**2)
     return {
         "films": len(hits), "pointing_game": float(np.mean(hits)), "mass_in_box": float(np.mean(mass)),
         "chance": float(np.mean(chance)),
     }  # fmt: skip
 
 
-def report(net: SqueezeNet, films: Films, rows: NDArray[np.int_]) -> dict[str, object]:
+def report(net: SqueezeNet, films: Films, rows: NDArray[np.int_], size: int = SIZE) -> dict[str, object]:
     """Everything the card says about the test patients."""
-    logits = logits_of(net, films.pixels[rows])
+    logits = logits_of(net, films.pixels[rows], size)
     score, truth = logits[:, 0], films.labels[rows, 0]
     where, view, who = films.collections[rows], films.views[rows], films.patients[rows]
-    blanked = logits_of(net, borders_blanked(films.pixels[rows]))[:, 0]
+    blanked = logits_of(net, borders_blanked(films.pixels[rows]), size)[:, 0]
     probability = 1 / (1 + np.exp(-score.astype(np.float64)))
     dry, ill = truth < 0.5, films.labels[rows, -1] < 0.5
 
@@ -359,7 +356,7 @@ def report(net: SqueezeNet, films: Films, rows: NDArray[np.int_]) -> dict[str, o
             "collection b": auc_interval(truth[where == "b"], blanked[where == "b"], who[where == "b"]),
             "mean_change_of_probability": float(np.mean(np.abs(1 / (1 + np.exp(-blanked)) - probability))),
         },
-        "boxes": boxes_found(net, films, rows),
+        "boxes": boxes_found(net, films, rows, size),
     }
 
 
@@ -395,39 +392,41 @@ def main() -> None:
         "films": {"train": len(train), "validation": len(check), "test": len(test)},
         **report(net, films, test),
     }
-    export(net, results)
+    export(net, "effusion", SIZE, results)
+    CARD.write_text(card(results))
+    print(json.dumps(results, indent=1))
 
 
-def export(net: SqueezeNet, results: dict[str, Any]) -> None:
-    """Weights in half precision, what a loader has to know, and the numbers for the card."""
+def export(net: SqueezeNet, name: str, size: int, results: dict[str, Any]) -> None:
+    """Weights in half precision, and what a loader has to know, as the shipped model ``lucency:NAME``."""
     WEIGHTS.mkdir(parents=True, exist_ok=True)
-    path = WEIGHTS / "effusion.safetensors"
+    path = WEIGHTS / f"{name}.safetensors"
     save_file({k: v.half().contiguous() for k, v in net.state_dict().items()}, path)
     about = {
-        "name": "lucency:effusion",
+        "name": f"lucency:{name}",
         "architecture": "SqueezeNet",
         "architecture_args": {"classes": len(FINDINGS)},
         "classes": list(FINDINGS),
-        "input_size": [SIZE, SIZE],
+        "input_size": [size, size],
         "channels": 1,
         "mean": [MEAN],
         "std": [STD],
         "outputs": "logits",
         "exclusive": False,
         "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "card": "docs/models/effusion.md",
+        "card": f"docs/models/{name}.md",
         "results": results,
     }
-    (WEIGHTS / "effusion.json").write_text(json.dumps(about, indent=1) + "\n")
-    CARD.write_text(card(results))
-    print(json.dumps(results, indent=1))
+    (WEIGHTS / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def interval(found: dict[str, float]) -> str:
+    """An AUC as a card says it."""
+    return f"{found['auc']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
 def card(results: dict[str, Any]) -> str:
     """The model card, in Markdown, with every number taken from ``results``."""
-
-    def interval(found: dict[str, float]) -> str:
-        return f"{found['auc']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
     def rows(found: dict[str, dict[str, float]]) -> str:
         return "\n".join(
