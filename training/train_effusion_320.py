@@ -3,7 +3,8 @@
     python training/train_effusion_320.py --work work/effusion-320
 
 Two networks are tuned on from the weights of ``lucency:effusion``, at 320 x 320 pixels, each for the same number of
-looks at the same augmented real films:
+looks at the same augmented real films. Layers up to the third pooling stay as they are, so that they are run once for
+each augmented copy; on two cores shared with other work, more was out of reach.
 
 ``plain``
     the recipe of ``lucency:effusion`` with more and wider augmentation: stretched and warped chests, tilted exposure,
@@ -44,8 +45,8 @@ from torch.nn import functional as F
 from films import FINDINGS, Films, part_of, read_boxes, read_films
 from lucency.classifier.networks import SqueezeNet
 from scoring import auc, auc_difference
+from train_effusion import SIZE as OLD_SIZE
 from train_effusion import (
-    FROZEN,
     WEIGHTS,
     calibrate,
     export,
@@ -58,20 +59,21 @@ from train_effusion import (
     resized,
     selection,
 )
-from train_effusion import SIZE as OLD_SIZE
 from wet_films import WetFilms, wet_films
 
 NAME, SIZE = "effusion-320", 320
 OLD = ("effusion", OLD_SIZE)
 CARD = Path(__file__).resolve().parents[1] / "docs" / "models" / f"{NAME}.md"
+KEPT = 12
+"""Layers up to the third pooling stay as ``lucency:effusion`` has them."""
 CELLS = 19
-"""The last feature map has 19 x 19 cells."""
-EPOCHS, REAL, PAIRS = 8, 24, 6
+"""Their output, and the last feature map, have 19 x 19 cells."""
+EPOCHS, REAL, PAIRS = 24, 24, 6
 """Passes over the real films; real films, and pairs of a wet film and its dry twin, in a batch."""
-VIEWS, WET_VIEWS, DRAWS = 3, 2, 400
+VIEWS, WET_VIEWS, DRAWS = 4, 4, 300
 """Augmented copies of each real film and of each wet one; dry films on which fluid is drawn."""
 RATES = [2e-4, 5e-4]
-"""Of the layers above the second pooling, and of the head."""
+"""Of the last fire module, and of the head."""
 PAIRED, POINTED, BOXED = 0.5, 0.3, 0.1
 """Weights of the losses: of the pairs, of where the fluid is, of where the other findings are."""
 THREADS = 1
@@ -83,7 +85,7 @@ MOST_BOXES = 3
 class View:
     """One augmented copy of some films.
 
-    ``lower`` half precision ``[N, 256, 39, 39]``, what frozen layers make of it; ``marked`` float ``[N, K, 19, 19]``
+    ``lower`` half precision ``[N, 512, 19, 19]``, what the kept layers make of it; ``marked`` float ``[N, K, 19, 19]``
     how much of each cell is marked, the most marked being 1, all 0 where nothing is.
     """
 
@@ -167,9 +169,9 @@ def view_of(net: SqueezeNet, pixels: NDArray[np.uint8], marks: NDArray[np.bool_]
     """One augmented copy of films and what is marked on them (``[N, K, S, S]``), kept in a file."""
     if not kept.exists():
         began = time.perf_counter()
-        lower = torch.empty((len(pixels), 256, 39, 39), dtype=torch.float16)
+        lower = torch.empty((len(pixels), 512, CELLS, CELLS), dtype=torch.float16)
         marked = torch.empty((len(pixels), marks.shape[1], CELLS, CELLS))
-        below = net.features[:FROZEN]
+        below = net.features[:KEPT]
         for number, part in enumerate(np.array_split(np.arange(len(pixels)), max(1, len(pixels) // 16))):
             film, marked[part] = varied(pixels[part], marks[part], np.random.default_rng([seed, number]))
             with torch.autocast("cpu", torch.bfloat16):
@@ -232,7 +234,7 @@ def tune(
     torch.manual_seed(0)
     net = copy.deepcopy(start).to(memory_format=torch.channels_last)
     average = copy.deepcopy(start)
-    upper = net.features[FROZEN:]
+    upper = net.features[KEPT:]
     adam = torch.optim.AdamW(
         [{"params": upper.parameters(), "lr": RATES[0]}, {"params": net.head.parameters(), "lr": RATES[1]}],
         weight_decay=2e-2,
@@ -312,15 +314,15 @@ def tune(
 
 
 @torch.inference_mode()
-def on_fluid(net: SqueezeNet, wet: WetFilms, size: int) -> NDArray[np.bool_]:
-    """Whether the maximum of Grad-CAM for effusion lies on the fluid, ``[M]``."""
-    hits = []
+def on_fluid(net: SqueezeNet, wet: WetFilms, size: int) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Whether the maximum of Grad-CAM for effusion lies on the fluid, and the logit, each ``[M]``."""
+    hits, logits = [], []
     for pixels, fluid in zip(wet.pixels, wet.fluid, strict=True):
-        features = net.features(normalised(resized(pixels[None], size)))
-        cam = maps_of(net, features, torch.zeros(1, dtype=torch.long))[:, None]
-        cam = F.interpolate(cam, size=fluid.shape, mode="bilinear", align_corners=False)[0, 0]
+        cam = maps_of(net, net.features(normalised(resized(pixels[None], size))), torch.zeros(1, dtype=torch.long))
+        logits.append(float(cam.mean() + net.head.bias[0]))
+        cam = F.interpolate(cam[:, None], size=fluid.shape, mode="bilinear", align_corners=False)[0, 0]
         hits.append(bool(cam.max() > 0) and bool(fluid.flat[int(cam.argmax())]))
-    return np.array(hits)
+    return np.array(hits), np.array(logits, np.float32)
 
 
 def within(truth: NDArray[np.float32], score: NDArray[np.float32], where: NDArray[np.str_]) -> float:
@@ -342,11 +344,11 @@ def drawn(work: Path) -> int:
 def judged(net: SqueezeNet, size: int, films: Films, check: NDArray[np.int_], wet: WetFilms) -> dict[str, Any]:
     """The two numbers of the rule, and what else is of interest, on the validation patients."""
     score = logits_of(net, films.pixels[check], size)[:, 0]
-    wet_score = logits_of(net, wet.pixels, size)[:, 0]
-    dry_score = logits_of(net, films.pixels[wet.rows], size)[:, 0]
+    hits, wet_score = on_fluid(net, wet, size)
+    dry_score = score[np.searchsorted(check, wet.rows)]
     return {
         "auc_within": within(films.labels[check, 0], score, films.collections[check]),
-        "on_fluid": float(on_fluid(net, wet, size).mean()),
+        "on_fluid": float(hits.mean()),
         "auc": selection(films, check, score),
         "auc_simulated": auc(np.repeat(np.float32([1, 0]), len(wet.rows)), np.concatenate([wet_score, dry_score])),
         "wetter_than_twin": float((wet_score > dry_score).mean()),
@@ -531,7 +533,7 @@ pleural effusion and {len(FINDINGS) - 1} other findings. Research software, not 
 | Outputs | {len(FINDINGS)} logits, each with its own sigmoid, scaled on the validation patients; for effusion as if half of the films had it |
 | Data, split | those of [`lucency:effusion`](effusion.md); every film with a radiologist's effusion box, and all films of those patients, are test |
 | Start | the weights of `lucency:effusion` |
-| Training | the layers above the second pooling, {EPOCHS} epochs at {SIZE} pixels on CPU, moving average of the weights; stretched and warped chests, ports, leads and letters drawn on any film; fluid simulated on {new["comparison"]["wet"]} dry training films, each beside its dry twin; the class activation map pulled onto that fluid, and the maps of other findings into the radiologists' boxes of the training part |
+| Training | the layers above the third pooling, {EPOCHS} epochs at {SIZE} pixels on CPU, moving average of the weights; stretched and warped chests, ports, leads and letters drawn on any film; fluid simulated on {new["comparison"]["wet"]} dry training films, each beside its dry twin; the class activation map pulled onto that fluid, and the maps of other findings into the radiologists' boxes of the training part |
 
 ## How it was chosen
 
