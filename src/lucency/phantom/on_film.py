@@ -12,11 +12,12 @@ through fluid. Ribs and vessels stay, with the contrast that is left to them.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, optimize
 
 from lucency.errors import ParameterError
 from lucency.lungs import LungFields
@@ -185,16 +186,21 @@ class Hemithorax:
             ParameterError: when the chest cannot hold it.
         """
 
-        def volume(level: float) -> float:
-            return float(self.fluid(level, rise, length).sum()) * (self.mm / MAGNIFIED) ** 2 / 1000
+        # No fluid stands where there is no lung, and most of a film is not lung.
+        at = self.depth > 0
+        height = np.broadcast_to(self.height, at.shape)
+        lung = dataclasses.replace(
+            self, cage=self.cage[at], depth=self.depth[at], radius=self.radius[at], height=height[at]
+        )
+
+        def missing(level: float) -> float:
+            held = float(lung.fluid(level, rise, length).sum()) * (self.mm / MAGNIFIED) ** 2 / 1000
+            return held - volume_ml
 
         low, high = -rise - 60.0, float(self.height.max())
-        if volume(high) < volume_ml:
+        if missing(high) < 0:
             raise ParameterError(f"This chest cannot hold {volume_ml:g} ml on one side; ask for less.")
-        for _ in range(30):
-            middle = (low + high) / 2
-            low, high = (middle, high) if volume(middle) < volume_ml else (low, middle)
-        return (low + high) / 2
+        return float(optimize.brentq(missing, low, high, xtol=1e-6))
 
 
 def shaded(dry: Array, lungs: LungFields, path: Array, depth: Array, mm: float) -> Array:
