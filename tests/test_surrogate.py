@@ -152,6 +152,56 @@ def test_gradients_by_masks_are_its_own(trained: tuple[Classifier, Path]) -> Non
     assert torch.allclose(gradient, torch.autograd.grad(expected.sum(), at)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_where_there_are_twins_what_is_hidden_counts_as_theirs(tmp_path: Path, bfloat16: bool) -> None:
+    classifier, rng = corner(), torch.Generator().manual_seed(2)
+    scans = quarters(400, rng)
+    twins = scans[:300].clone()
+    twins[:, :, :4, :4] = 0.2
+    training = Training(
+        classifier, scans[:360], scans[360:], tmp_path, twins=twins, twins_checked=scans[360:],
+        target=0, plan=Plan(steps=300, scans=12, holes=3, rate=6e-3), bfloat16=bfloat16,
+    )  # fmt: skip
+    for _ in training:
+        pass
+    surrogate = training._average
+    hole = torch.ones(100, 8, 8)
+    hole[:, :4, :4] = 0
+    x = quarters(100, torch.Generator().manual_seed(5))
+    twin = x.clone()
+    twin[:, :, :4, :4] = 0.2
+    said, wanted, own = (c(y)[:, 0] for c, y in ((surrogate, hidden_in(x, hole)), (classifier, twin), (classifier, x)))
+    assert float((said - wanted).abs().mean()) < 0.4
+    assert float((surrogate(x)[:, 0] - own).abs().mean()) < 0.4
+    # The mean over what could stand there would be more than one logit off.
+    assert float((own.mean() - wanted).abs().mean()) > 1
+
+
+def test_layers_that_are_told_to_stay_do(tmp_path: Path) -> None:
+    classifier = corner()
+    scans = quarters(20, torch.Generator().manual_seed(2))
+    training = Training(classifier, scans[:16], scans[16:], tmp_path, plan=Plan(steps=3, scans=4, holes=1))
+    training.surrogate.network().get_submodule("net").requires_grad_(False)
+    for _ in training:
+        pass
+    before, after = classifier.network().state_dict(), training.surrogate.network().state_dict()
+    assert torch.equal(before["net.0.weight"], after["net.0.weight"])
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+
+
+def test_scans_without_a_twin_are_only_shown_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans = quarters(20, torch.Generator().manual_seed(2))
+    training = Training(
+        corner(), scans[:16], scans[16:], tmp_path, twins=scans[:1], plan=Plan(steps=5, scans=16, holes=3)
+    )
+    shown = []
+    monkeypatch.setattr("lucency.explainers.surrogate.hidden_in", lambda x, m: shown.append(m) or hidden_in(x, m))
+    for _ in training:
+        pass
+    hidden = float((torch.cat(shown) < 1).flatten(1).any(1).float().mean())
+    assert 0 < hidden < 0.25
+
+
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     classifier = classifier_of("sigmoid", 2)
     rng = torch.Generator().manual_seed(0)
