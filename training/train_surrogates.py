@@ -37,6 +37,8 @@ FIRST = {"train": 13_000_000, "checked": 13_900_000}
 SIZE, SHARD = 224, 50
 LEAST_ML, MOST_ML = 25.0, 1200.0
 PATIENTS = {"train": 500, "checked": 50}
+FILMS = {"train": 450, "checked": 100}
+"""Real films without fluid, at most; half as many with fluid."""
 DRAWS = 1
 """How often fluid is added to each real film."""
 PLANS = {
@@ -141,7 +143,7 @@ def real(part: str, work: Path) -> Part:
     some = sorted((path for path, _, who in films() if who == whose), key=lambda p: sha256(p.name.encode()).digest())
     found: dict[bool, list[Pair]] = {True: [], False: []}
     for has in (False, True):
-        here = list(enumerate(path for path in some if (path.name in wet) == has))
+        here = list(enumerate(path for path in some if (path.name in wet) == has))[: FILMS[part] // (1 + has)]
         for first in range(0, len(here), SHARD):
 
             def made(which: list[tuple[int, Path]] = here[first : first + SHARD], has: bool = has) -> Iterator[Pair]:

@@ -158,7 +158,7 @@ class Training:
         self._bfloat16 = bfloat16
         if bfloat16 and scans.ndim == 4:
             for one in (self.surrogate, self._teacher):
-                one.network().to(memory_format=torch.channels_last)
+                one.network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._spread = 1.0
         if classifier.measures:
             some = self._all(classifier, scans[:64])
@@ -229,9 +229,8 @@ class Training:
         """``[B, K]`` on a scale on which 1 is much: logits, or numbers by how far they spread."""
         outputs = classifier(x)
         if classifier.measures:
-            return classifier.numbers(outputs).float() / self._spread**0.5
-        logits = classifier.logits(outputs).float()
-        return logits.log_softmax(1) if classifier.exclusive and logits.shape[1] > 1 else logits
+            return classifier.numbers(outputs).float() / math.sqrt(self._spread)
+        return classifier.logits(outputs).float()
 
     def _apart(self, surrogate: Classifier, x: Tensor, wanted: Tensor) -> Tensor:
         """``[B, K]``: how far its answers lie from what is wanted."""
@@ -333,7 +332,7 @@ class Training:
         data = hashlib.sha256()
         for part in (self.scans, self.twins):
             if part is not None:
-                data.update(part.contiguous().view(torch.uint8).numpy())
+                data.update(part.contiguous().numpy().tobytes())
         return json.dumps([self.classifier.fingerprint, self.target, asdict(self.plan), data.hexdigest()]).encode()
 
 
