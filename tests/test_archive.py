@@ -466,6 +466,78 @@ def test_ray_gives_the_same_and_goes_on_from_the_same_manifest(tmp_path: Path) -
     assert one == other
 
 
+def test_a_node_of_ray_that_is_killed_loses_no_film_and_repeats_none(tmp_path: Path) -> None:
+    """Two nodes with a processor each. Of one the raylet and all that it runs are killed at once, while it works."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    there, out, seen = films(tmp_path / "in", 40), tmp_path / "out", tmp_path / "seen"
+    seen.mkdir()
+    (tmp_path / "script.py").write_text(
+        TWO_NODES.format(seen=str(seen), there=str(there), out=str(out), said=str(tmp_path / "said.json"))
+    )
+    path = os.pathsep.join([str(HERE.parent / "src"), str(HERE), os.environ.get("PYTHONPATH", "")])
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads((tmp_path / "said.json").read_text())
+    assert said["alive"] == [2, 1]
+    assert said["killed"] > 1
+    assert said["left"] == 0
+    assert 0 < said["at"] < 40
+    assert counts(str(out), check=True) == Counts(40, 0, 0)
+    found = rows(out)
+    assert len(found) == len({row["content"] for row in found}) == 40
+
+
+TWO_NODES = """
+import json, os, psutil, time
+os.environ["RAY_USAGE_STATS_ENABLED"] = os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+import archives
+from lucency.archive import Films, run
+
+def model():
+    import ray, torch
+    node = ray.get_runtime_context().get_node_id()
+    class Seen(archives.Corner):
+        def forward(self, x):
+            open(os.path.join({seen!r}, node), "a").close()
+            return super().forward(x)
+    return archives._classifier(Seen())
+
+if __name__ == "__main__":
+    import ray
+    from ray.cluster_utils import Cluster
+    cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "include_dashboard": False}})
+    second = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    alive = lambda: sum(node["Alive"] for node in ray.nodes())
+    said = {{"alive": [alive()]}}
+
+    def told(progress):
+        worked = second.node_id in os.listdir({seen!r})
+        if progress.done and worked and "at" not in said:
+            raylet = psutil.Process(second.all_processes["raylet"][0].process.pid)
+            node = [*raylet.children(recursive=True), raylet]
+            for process in node:
+                process.kill()
+            psutil.wait_procs(node, 30)
+            cluster.remove_node(second, allow_graceful=False)
+            said.update(at=progress.done, killed=len(node), left=sum(process.is_running() for process in node))
+
+    run(Films({there!r}), {out!r}, archives.asked(model), workers=2, ray=cluster.address, worker_memory=0.25,
+        on_progress=told)
+    until = time.monotonic() + 60
+    while alive() > 1 and time.monotonic() < until:
+        time.sleep(0.2)
+    said["alive"].append(alive())
+    with open({said!r}, "w") as file:
+        json.dump(said, file)
+    ray.shutdown()
+    cluster.shutdown()
+"""
+
+
 def test_a_dicomweb_query_is_fetched_film_by_film(tmp_path: Path) -> None:
     pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed")
     httpx = pytest.importorskip("httpx", reason="httpx is not installed")
