@@ -46,13 +46,13 @@ PANELS = {
 class Server:
     """``lucency serve`` in a process of its own, which can be killed and started again at the same address."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, 0
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder, self.port, self.options = folder, 0, options
         self.start()
 
     def start(self) -> None:
         command = [sys.executable, "-m", "lucency", "serve", "--model", "lucency:phantom"]
-        command += ["--port", str(self.port), "--data", str(self.folder)]
+        command += ["--port", str(self.port), "--data", str(self.folder), *self.options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self.process.stdout is not None
         for line in self.process.stdout:

@@ -16,6 +16,8 @@ EXAMPLES = """[bold]Examples:[/bold]
 
   lucency serve --model lucency:effusion --model mine.onnx --port 9000
 
+  lucency serve --pacs lucency-pacs
+
   lucency serve --new-token reading_room
 
   lucency serve --host 0.0.0.0 --name lucency.example.org
@@ -54,6 +56,15 @@ def serve(
     database: Annotated[
         str, typer.Option(metavar="URL", help="postgresql://...; SQLite in DIR if left out.", show_default=False)
     ] = "",
+    pacs: Annotated[
+        str,
+        typer.Option(
+            metavar="PLACE",
+            help="The folder of `lucency pacs listen`, or the postgresql:// address of its jobs: the page shows its "
+            "worklist.",
+            show_default=False,
+        ),
+    ] = "",
     new_token: Annotated[
         str | None,
         typer.Option("--new-token", metavar="USER", help="Make a token, print it once, and stop.", show_default=False),
@@ -78,12 +89,15 @@ def serve(
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         print(security.new_token(folder, new_token))
         return
+    if pacs:
+        # What a listener needs may not be installed, and that is said before anything is loaded.
+        import lucency.pacs  # noqa: F401
     tokens = security.tokens(folder)
     if given := os.environ.get("LUCENCY_TOKEN"):
         tokens["environment"] = security.hashed(given)
     about = settings.Settings(
         folder, host=host, port=port, names=tuple(names or ()), tokens=tokens, device=device, seed=seed,
-        anonymous=anonymous, database=database,
+        anonymous=anonymous, database=database, pacs=pacs,
     )  # fmt: skip
     from lucency.classifier.loading import available_models
     from lucency.cli.model import classifier_named

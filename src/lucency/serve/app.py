@@ -49,7 +49,7 @@ from starlette.staticfiles import StaticFiles
 import lucency.viewer
 from lucency.classifier import Classifier
 from lucency.errors import LucencyError
-from lucency.serve import agreement, ask, backlog, explanations, live, scans, worklist
+from lucency.serve import agreement, ask, backlog, explanations, live, pacs, scans, worklist
 from lucency.serve.ask import Asking
 from lucency.serve.backlog import Backlog
 from lucency.serve.logs import Counted
@@ -119,7 +119,7 @@ def create_app(settings: Settings, classifiers: Sequence[Classifier]) -> FastAPI
     )  # fmt: skip
     for kind in handled:
         app.add_exception_handler(kind, answered)
-    for part in (scans, explanations, agreement, backlog, ask, worklist, live):
+    for part in (scans, explanations, agreement, backlog, ask, worklist, pacs, live):
         app.include_router(part.router, prefix="/api/v1")
     app.include_router(_state(shop, settings))
     viewer = Path(lucency.viewer.__file__).with_name("static")

@@ -29,6 +29,8 @@ class Settings:
         decode_seconds, decode_bytes: time and memory for reading one upload.
         waiting: how many questions may wait for a device in all, and ``waiting_each`` of one user.
         longest: seconds after which a run is stopped with the map so far.
+        pacs: the folder of a listener (``lucency pacs listen``), or the URL of the database of its jobs; the page shows
+            its worklist. None when empty.
         window: seconds that a small question waits for others to share its forward pass.
     """
 
@@ -50,6 +52,7 @@ class Settings:
     waiting: int = 64
     waiting_each: int = 16
     longest: float = 600.0
+    pacs: str = ""
     window: float = 0.003
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ import { filmOf, momentOf } from "./films.js";
 import { help, listen } from "./keys.js";
 import * as link from "./link.js";
 import { Live } from "./live.js";
+import { Pacs } from "./pacs.js";
 import { Panels, pointOf } from "./panels.js";
 import { question } from "./question.js";
 import { Scans, scanOf } from "./scans.js";
@@ -34,6 +35,7 @@ const live = new Live();
 let run = null;
 
 const scans = new Scans(store, (scan, explanation) => void show(scan, explanation).catch(complain));
+const pacs = new Pacs();
 const panels = new Panels(store);
 const timeline = new Timeline(store);
 const ask = new Ask(store);
@@ -182,7 +184,7 @@ async function replay(id) {
 const title = h("p", { class: "open" });
 const status = h("p", { class: "connection" });
 const tabs = h("div", { class: "modes", role: "group", "aria-label": words.modes.label });
-const left = h("aside", { id: "scans", "aria-label": words.open.heading }, scans.element);
+const left = h("aside", { id: "scans", "aria-label": words.open.heading }, pacs.element, scans.element);
 const side = h("aside", { id: "question", "aria-label": words.ask_for.heading });
 const stage = h("main", { id: "stage", tabindex: -1 });
 const welcome = h(
@@ -387,6 +389,7 @@ store.on(["scan", "mode", "answer", "choice", "view", "moment"], () => {
 async function begin() {
   const asked = link.read();
   live.open();
+  pacs.load().catch(complain);
   const [models, methods, removals] = await Promise.all([get("models"), get("methods"), get("removals"), scans.load()]);
   store.set({
     models,

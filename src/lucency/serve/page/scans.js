@@ -252,8 +252,8 @@ export function scanOf({ scan, title, width, height, notices, truth, slices }) {
   return { scan, title, width, height, notices, truth, slices };
 }
 
-/** @param {string} iso */
-function when(iso) {
+/** A moment in a few letters. @param {string} iso */
+export function when(iso) {
   const then = new Date(iso);
   const today = new Date().toDateString() === then.toDateString();
   return today
