@@ -24,7 +24,8 @@ from lucency.masks import Cells
 from lucency.methods.lime import Lime
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Constant, Surrogate
-from lucency.removal.surrogate import HIDDEN, measured, written
+from lucency.removal.surrogate import HIDDEN, hatched, measured, written
+from lucency.render.recorder import packed_scan
 from lucency.testing.methods import classifier_of
 
 
@@ -345,3 +346,14 @@ def test_the_command_trains_from_a_folder_and_explain_asks_what_it_wrote(
         main(["explain", str(folder / "00.png"), "--model", "any", "--set", "patch=4", "--removal", "surrogate"])
     assert end.value.code == 2
     assert "lucency surrogate train" in capsys.readouterr().err
+
+
+def test_what_is_hidden_is_hatched_in_pictures_and_black_is_not() -> None:
+    pixels = torch.full((1, 64, 64), 0.5)
+    pixels[:, :32, :32] = HIDDEN
+    pixels[:, 40:, 40:] = 0
+    for picture in (hatched(pixels)[0], torch.from_numpy(packed_scan(pixels)) / 255):
+        assert 0 <= float(picture.min()) < 0.001
+        assert len(picture[:30, :30].unique()) == 2
+        assert float(picture[:30, :30].min()) > 0.1
+        assert float(picture[41:, 41:].max()) == 0

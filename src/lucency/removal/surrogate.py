@@ -94,6 +94,14 @@ def beside(of: Classifier) -> Classifier:
     return other
 
 
+def hatched(pixels: Tensor) -> Tensor:
+    """Display values ``[..., rows, columns]`` as a picture in 0..1; what a surrogate does not see is hatched."""
+    rows, columns = (torch.arange(n, device=pixels.device) for n in pixels.shape[-2:])
+    stripes = torch.where((rows[:, None] + columns) % 8 < 4, 0.4, 0.15)
+    # Noise may be as dark as that too, but hardly ever just that.
+    return torch.where((pixels - HIDDEN).abs() < 1e-3, stripes.to(pixels), pixels).clamp(0, 1)
+
+
 def written(module: nn.Module, of: Classifier, about: dict[str, str]) -> bytes:
     """The file of a trained surrogate of a classifier: half-precision weights, and what is known about it."""
     weights = {

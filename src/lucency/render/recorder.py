@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from lucency.checks.out_of_distribution import LEVEL, OutOfDistribution
 from lucency.errors import ParameterError
 from lucency.methods import Step
+from lucency.removal.surrogate import hatched
 from lucency.viewer.palette import Bytes, Floats
 
 T = TypeVar("T")
@@ -291,7 +292,7 @@ def packed_map(heatmap: Tensor) -> SmallMap:
 
 def packed_scan(pixels: Tensor) -> Bytes:
     """Display values ``[C, *grid]`` -> grey uint8 of reduced size, ``[*small]``."""
-    grey: Bytes = (_reduced(pixels.mean(0)).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    grey: Bytes = (hatched(_reduced(pixels.mean(0))) * 255).round().to(torch.uint8).numpy()
     return grey
 
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from lucency.methods import Step
+from lucency.removal.surrogate import hatched
 from lucency.serve.common import Shop, User
 from lucency.serve.explanations import prepared
 from lucency.serve.problems import said, sentence_of
@@ -192,4 +193,4 @@ def _plain(heatmap: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def _film(pixels: Tensor) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    return (pixels.detach().float().cpu().clamp(0, 1) * 65535).round().numpy().astype(np.uint16)
+    return (hatched(pixels.detach().float().cpu()) * 65535).round().numpy().astype(np.uint16)

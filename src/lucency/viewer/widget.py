@@ -12,6 +12,7 @@ from torch import Tensor
 from lucency.errors import MissingExtraError
 from lucency.explanation import Explanation
 from lucency.methods import Method, Step
+from lucency.removal.surrogate import hatched
 from lucency.viewer.inlined import module
 from lucency.viewer.packed import packed, packed_film
 from lucency.viewer.packing import pack
@@ -92,7 +93,7 @@ class Live:
             return
         self._shown = now
         charted = self._method.panel != "map"
-        about, perturbed = packed_film(_plane(step.perturbed()))
+        about, perturbed = packed_film(_plane(hatched(step.perturbed())))
         shown = step.heatmap if charted or step.reaction is None else step.reaction
         arrays: dict[str, NDArray[Any]] = {
             "perturbed": perturbed,
