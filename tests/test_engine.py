@@ -309,6 +309,34 @@ def test_half_precision_is_used_where_it_pays_and_is_near_enough(
         assert "half precision error" not in probe.facts
 
 
+@pytest.mark.parametrize(("spread", "used"), [(1.0, True), (1e-4, False)])
+def test_with_a_time_limit_half_precision_is_used_where_it_disappears_in_the_noise(
+    spread: float, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(engine.time, "perf_counter", lambda: clock[0])
+    whole = engine.Probe._whole
+
+    def slow(probe: engine.Probe, x: Tensor) -> Tensor:
+        clock[0] += float(not torch.is_autocast_enabled("cpu"))
+        return whole(probe, x)
+
+    monkeypatch.setattr(engine.Probe, "_whole", slow)
+    # Scans that are all but the same differ by less than half precision tells apart.
+    noise = torch.rand(32, 1, 24, 24, generator=torch.Generator().manual_seed(2))
+    x = 0.5 + spread * (torch.linspace(-3, 3, 32)[torch.arange(32) * 7 % 32].view(-1, 1, 1, 1) + 0.1 * noise)
+    machine = Engine(classifier_of(small(), 3), batch_size=8)
+    unhurried = machine.remembering().open(scan(24, 24), WATCHED)
+    exact = unhurried.scores_of(x)
+    assert unhurried._half is None
+    hurried = machine.remembering(hurried=True).open(scan(24, 24), WATCHED)
+    near = hurried.scores_of(x)
+    assert hurried._half is used
+    assert ("half precision error" in hurried.facts) is used
+    if used:
+        assert 1e-7 < float((near - exact).abs().max()) < 0.2 * float(exact.std())
+
+
 def test_the_batches_hold_each_patch_once() -> None:
     _, boxes = some(24, 24)
     probe = Engine(classifier_of(small(), 3)).open(scan(24, 24), WATCHED, Constant(0.0))

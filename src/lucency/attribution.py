@@ -66,7 +66,7 @@ class Attribution:
                 f"{method!r:.60} is no method; give a name of `lucency methods`, or an instance of one."
             )
         self.scan = scan
-        self.engine = engine.remembering()
+        self.engine = engine.remembering(hurried=self._seconds is not None)
         self.method = method if self._seconds is None else method.anytime()
         classifier = engine.classifier
         with torch.inference_mode(), meter:

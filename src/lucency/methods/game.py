@@ -131,7 +131,7 @@ class SuperpixelGame(Method, ABC):
                 standard_error=partial(game.painted, fit, "standard_error") if known else None,
                 point=(float(last.sum()), float(every[-1, 0])),
                 also={q.label: partial(game.painted, one, "values") for q, one in zip(others, fits[1:], strict=True)},
-                facts=Facts(partial(_facts, fit)),
+                facts=Facts(partial(_facts, fit, probe.facts)),
             )
             if stable:
                 return
@@ -142,5 +142,5 @@ class SuperpixelGame(Method, ABC):
         return self.repeatability <= expected_agreement(fit().values, fit().standard_error, self.top)
 
 
-def _facts(fit: Callable[[], Fit]) -> Mapping[str, Fact]:
-    return fit().facts
+def _facts(fit: Callable[[], Fit], computed: Mapping[str, Fact]) -> Mapping[str, Fact]:
+    return {**fit().facts, **computed}

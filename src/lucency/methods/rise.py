@@ -120,7 +120,7 @@ class Rise(Method):
                     q.label: partial(self._beside, sums[0, 0] / n, one / n, float(mean / n))
                     for q, one, mean in zip(others, beside, means, strict=True)
                 },
-                facts={"masks": n, "mean score": f[0] + float(level)},
+                facts={"masks": n, "mean score": f[0] + float(level), **probe.facts},
             )
             if stable:
                 return
