@@ -23,12 +23,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -202,7 +204,8 @@ def main(place: Path, kills: int, seed: int) -> int:
         seconds = time.monotonic() - begin
         left = [p.name for p in listener.folder.rglob("*") if p.is_file() and p.suffix in (".dcm", ".lucency")]
         why = [row.why for row in worklist(listener.folder) if row.state != "sent"]
-        wrong, apart = judged(sources, orthanc)
+        explainer = Explainer(load_classifier(MODEL), method="occlusion", removal="constant", **HOW)
+        wrong, apart = judged(sources, orthanc, lambda path: explainer(path, TARGET).heatmap)
         listener.kill()
         objects = len(orthanc.instances())
         orthanc.stop()
@@ -219,9 +222,10 @@ def main(place: Path, kills: int, seed: int) -> int:
         return int(bool(wrong or left or why or listener.complaints()))
 
 
-def judged(sources: list[Path], orthanc: Orthanc) -> tuple[list[str], list[float]]:
-    """What is not as it should be: for each film one map, equal to the one made here, and each kind of object once."""
-    explainer = Explainer(load_classifier(MODEL), method="occlusion", removal="constant", **HOW)
+def judged(
+    sources: list[Path], orthanc: Orthanc, made: Callable[[Path], NDArray[np.float32]]
+) -> tuple[list[str], list[float]]:
+    """What is not as it should be: for each film one map, the one that was made, and each kind of object once."""
     there: dict[str, list[pydicom.Dataset]] = {}
     for found in orthanc.files().values():
         there.setdefault(str(found.StudyInstanceUID), []).append(found)
@@ -236,7 +240,7 @@ def judged(sources: list[Path], orthanc: Orthanc) -> tuple[list[str], list[float
             wrong.append(f"{path.name}: {len(maps)} maps in {len(mine)} objects")
             continue
         values = np.frombuffer(maps[0].FloatPixelData, "<f4").reshape(maps[0].Rows, maps[0].Columns)
-        expected = explainer(path, TARGET).heatmap
+        expected = made(path)
         apart.append(float(np.abs(values - expected).max() / np.abs(expected).max()))
         if apart[-1] > 1e-4:
             wrong.append(f"{path.name}: another map")
