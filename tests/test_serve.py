@@ -264,7 +264,7 @@ def test_a_recording_is_the_same_after_it_was_saved(client: TestClient, scan: st
     made = client.post("/api/v1/explanations", json=asked(scan, method="lime", parameters={"samples": 50})).json()["id"]
     shop: Any = client.app.state.workshop  # type: ignore[attr-defined]
     first = shop.recording(made)
-    first.save(tmp_path / "again.npz")
+    (tmp_path / "again.npz").write_bytes(first.packed())
     again = Recording.load(tmp_path / "again.npz")
     assert again.points == first.points != []
     assert [(f.done, f.score, f.point, f.number) for f in again.frames] == [
@@ -325,7 +325,7 @@ def ask(client: TestClient, scan: str, **more: Any) -> Any:
 
 def test_what_is_removed_changes_all_classes_as_the_network_itself_says(client: TestClient, scan: str) -> None:
     shop: Any = client.app.state.workshop  # type: ignore[attr-defined]
-    classifier, film = shop.bench("Bright").classifier, shop.scan(scan)
+    classifier, film = shop.benches["Bright"].classifier, shop.scan(scan)
     x = classifier.prepare(film)[None]
     box = {"rectangle": {"rows": [16, 32], "columns": [8, 40]}}
     gone = torch.zeros(1, 64, 64)
@@ -370,7 +370,7 @@ def test_questions_that_come_together_are_answered_together_and_right(client: Te
     from lucency.serve.schemas import Ask
 
     futures = [
-        shop.asking.ask(Ask.model_validate({"scan": n, "model": "Bright", "removal": "constant", how: box}))
+        shop.ask(Ask.model_validate({"scan": n, "model": "Bright", "removal": "constant", how: box}))
         for n, how, box in wanted
     ]
     gate.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 from lucency.archive.asked import Asked
 from lucency.archive.crew import SOON, Answered, Content, Died, Event, Ready, Refused, Task, done
 from lucency.errors import LucencyError, MissingExtraError, ParameterError
+
+PATIENCE = 10.0
+"""Seconds until a cluster answers, or is taken not to be there."""
 
 
 class Actors:
@@ -29,22 +33,8 @@ class Actors:
     """
 
     def __init__(self, asked: Asked, count: int | None, *, address: str, memory: float, gpu: bool) -> None:
-        # What Ray would report to its makers stays here.
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingExtraError("Ray is not installed; run pip install 'lucency[ray]'.") from error
-        self._ray = ray
-        self._mine = not ray.is_initialized()
-        if self._mine:
-            where = None if address == "auto" else address
-            try:
-                ray.init(where, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-            except Exception as error:  # of many kinds
-                said = next(iter(str(error).splitlines()), "no reason given")
-                raise ParameterError(f"There is no Ray cluster at {address} ({said}); start one: ray start.") from error
+        self._ray, self._mine = joined(address)
+        ray = self._ray
         self._asked = asked
         remote: Any = ray.remote(_Actor)
         self._make = remote.options(
@@ -54,7 +44,7 @@ class Actors:
         self._waiting: dict[Any, int] = {}
         self._ready: set[int] = set()
         self._number = 0
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = ray.cluster_resources()
         for _ in range(max(1, count or int(resources.get("CPU", 1)))):
             self._start()
 
@@ -97,6 +87,40 @@ class Actors:
                 self._ray.kill(actor)
         if self._mine:
             self._ray.shutdown()
+
+
+def joined(address: str) -> tuple[Any, bool]:
+    """Ray, connected, and whether this process was not so before.
+
+    Args:
+        address: of the cluster; ``"auto"`` for the one that runs on this machine, or else a new one of this process.
+
+    Raises:
+        MissingExtraError: when Ray is not installed.
+        ParameterError: when there is no such cluster.
+    """
+    # What Ray would report to its makers stays here.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError("Ray is not installed; run pip install 'lucency[ray]'.") from error
+    if ray.is_initialized():
+        return ray, False
+    try:
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if colon:
+            # Ray itself would try for many minutes.
+            socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+        ray.init(
+            None if address == "auto" else address, log_to_driver=False, logging_level=logging.ERROR,
+            include_dashboard=False,
+        )  # fmt: skip
+    except Exception as error:  # of many kinds
+        said = next(iter(str(error).splitlines()), "no reason given")
+        raise ParameterError(f"There is no Ray cluster at {address} ({said}); start one: ray start.") from error
+    return ray, True
 
 
 class _Actor:

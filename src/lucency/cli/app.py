@@ -24,6 +24,7 @@ from lucency.cli import (
     serve,
     surrogate,
 )
+from lucency.cli.options import WithRay
 
 CODES = (
     "[bold]Exit codes:[/bold] 0 done; 1 a fault of Lucency's own (LUCENCY_DEBUG=1 shows where); 2 wrong usage, or a "
@@ -69,7 +70,7 @@ app.command(epilog=layers.EXAMPLES)(layers.layers)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=dicom.EXAMPLES)(dicom.dicom)
-app.command(epilog=serve.EXAMPLES)(serve.serve)
+app.command(cls=WithRay, epilog=serve.EXAMPLES)(serve.serve)
 app.add_typer(archive.app, name="archive")
 app.add_typer(explainer.app, name="explainer")
 app.add_typer(surrogate.app, name="surrogate")

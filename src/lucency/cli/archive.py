@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from lucency.cli import INTERRUPTED
 from lucency.cli.options import (
@@ -33,6 +32,7 @@ from lucency.cli.options import (
     ValueRange,
     Watch,
     Window,
+    WithRay,
     Workers,
 )
 
@@ -53,18 +53,6 @@ EXAMPLES = """[bold]Examples:[/bold]
 Where = Annotated[
     str, typer.Argument(metavar="PLACE", help="The folder or URL that `lucency archive run` wrote.", show_default=False)
 ]
-
-
-class WithRay(TyperCommand):
-    """A command whose ``--ray`` may stand alone."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        found = []
-        for word, after in zip(args, [*args[1:], ""], strict=False):
-            found.append(word)
-            if word == "--ray" and after != "auto" and (":" not in after or after.startswith("-")):
-                found.append("auto")
-        return super().parse_args(ctx, found)
 
 
 @app.command(cls=WithRay, epilog=EXAMPLES)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 ScanFile = Annotated[
     Path,
@@ -144,3 +145,15 @@ TokenFile = Annotated[
 ]
 
 DEFAULT_MODEL = "lucency:effusion"
+
+
+class WithRay(TyperCommand):
+    """A command whose ``--ray`` may stand alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        found = []
+        for word, after in zip(args, [*args[1:], ""], strict=False):
+            found.append(word)
+            if word == "--ray" and after != "auto" and (":" not in after or after.startswith("-")):
+                found.append("auto")
+        return super().parse_args(ctx, found)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lucency.cli.options import Device, Seed, TrustModel
+
+if TYPE_CHECKING:
+    from lucency.classifier import Classifier
 
 EXAMPLES = """[bold]Examples:[/bold]
 
@@ -21,6 +25,8 @@ EXAMPLES = """[bold]Examples:[/bold]
   lucency serve --new-token reading_room
 
   lucency serve --host 0.0.0.0 --name lucency.example.org
+
+  lucency serve --ray
 """
 
 
@@ -70,6 +76,15 @@ def serve(
         typer.Option("--new-token", metavar="USER", help="Make a token, print it once, and stop.", show_default=False),
     ] = None,
     anonymous: Annotated[bool, typer.Option("--anonymous", help="Keep a hash in place of the names of files.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Compute on the Ray cluster at HOST:PORT, to which this machine belongs; without an address on the "
+            "one that runs on this machine, or else on a new one.",
+            show_default=False,
+        ),
+    ] = None,
     device: Device = "auto",
     seed: Seed = 0,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
@@ -100,7 +115,13 @@ def serve(
         anonymous=anonymous, database=database, pacs=pacs,
     )  # fmt: skip
     from lucency.classifier.loading import available_models
-    from lucency.cli.model import classifier_named
 
     wanted = models or [str(found["name"]) for found in available_models()]
-    running.run(about, [classifier_named(name, trust=trust_model) for name in wanted], browser=browser)
+    running.run(about, partial(classifiers, wanted, trust_model), ray=ray, browser=browser)
+
+
+def classifiers(names: list[str], trust: bool) -> list[Classifier]:
+    """Those that may be asked."""
+    from lucency.cli.model import classifier_named
+
+    return [classifier_named(name, trust=trust) for name in names]

@@ -71,8 +71,8 @@ class Recording:
         """The perturbed scans, grey, uint8 ``[N, *small]``."""
         return np.stack([frame.perturbed.settle().grey for frame in self.frames])
 
-    def save(self, path: Path) -> None:
-        """Writes it, compressed."""
+    def packed(self) -> bytes:
+        """The bytes of a file that :meth:`load` reads, compressed."""
         arrays: dict[str, Array] = {"perturbed": self.perturbed}
         for which in MAPS:
             if (found := self.maps(which)) is not None:
@@ -90,11 +90,11 @@ class Recording:
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
         file = io.BytesIO()
         np.savez_compressed(file, allow_pickle=False, **arrays)
-        path.write_bytes(file.getbuffer())
+        return file.getvalue()
 
     @classmethod
     def load(cls, path: Path) -> Recording:
-        """Reads what :meth:`save` wrote.
+        """Reads a file of what :meth:`packed` gave.
 
         Raises:
             OSError, ValueError, KeyError: when the file is missing, damaged or something else.

@@ -34,7 +34,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import sqlalchemy.exc
@@ -50,8 +50,9 @@ import lucency.viewer
 from lucency.classifier import Classifier
 from lucency.errors import LucencyError
 from lucency.serve import agreement, ask, backlog, explanations, live, pacs, scans, worklist
-from lucency.serve.ask import Asking
+from lucency.serve.ask import ByHand
 from lucency.serve.backlog import Backlog
+from lucency.serve.benches import Benches
 from lucency.serve.logs import Counted
 from lucency.serve.metrics import Metrics
 from lucency.serve.problems import answered
@@ -59,7 +60,11 @@ from lucency.serve.schemas import Problem
 from lucency.serve.security import COOKIE, Guard, whose
 from lucency.serve.settings import Settings
 from lucency.serve.store import Store
+from lucency.serve.turns import Turns
 from lucency.serve.workshop import Workshop
+
+if TYPE_CHECKING:
+    from lucency.serve.on_ray import Replicas
 
 PAGE = Path(__file__).with_name("page")
 LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Lucency: log in</title>
@@ -75,19 +80,24 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def create_app(settings: Settings, classifiers: Sequence[Classifier]) -> FastAPI:
+def create_app(settings: Settings, classifiers: Sequence[Classifier], elsewhere: Replicas | None = None) -> FastAPI:
     """The application of one server.
 
     Args:
         classifiers: those that may be asked, the first is the page's own choice.
+        elsewhere: what computes in place of this process; it is closed with the application.
 
     Raises:
         LucencyError: one of the family, when folder, database or classifiers cannot be used.
     """
     metrics = Metrics()
     store = Store(settings.folder, settings.database)
-    shop = Workshop(settings, classifiers, store, metrics)
-    shop.asking = Asking(shop)
+    benches = Benches(settings, classifiers)
+    if elsewhere is None:
+        turns = Turns("lucency-device", settings.waiting, settings.waiting_each)
+        shop = Workshop(settings, benches, benches, turns, ByHand(benches, turns, metrics.asked), store, metrics)
+    else:
+        shop = Workshop(settings, benches, elsewhere, elsewhere.lines, elsewhere, store, metrics)
     shop.backlog = Backlog(shop, settings)
 
     @asynccontextmanager
@@ -98,6 +108,8 @@ def create_app(settings: Settings, classifiers: Sequence[Classifier]) -> FastAPI
         finally:
             shop.backlog.close()
             shop.close()
+            if elsewhere is not None:
+                elsewhere.close()
             store.close()
 
     app = FastAPI(

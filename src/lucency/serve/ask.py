@@ -11,6 +11,7 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,13 +26,14 @@ from torch import Tensor
 from lucency.classifier import Placement, Question
 from lucency.engine import Probe
 from lucency.errors import LucencyError, ParameterError
-from lucency.masks import Slic
 from lucency.removal import Blur, Healthy, Removal
 from lucency.scan import Scan
+from lucency.serve.benches import Bench, Benches
 from lucency.serve.common import BINARY, Shop, User
 from lucency.serve.errors import BusyError
 from lucency.serve.schemas import Answer, Ask, Box, Region, ScoresWanted
-from lucency.serve.workshop import Bench, Workshop, place_of
+from lucency.serve.turns import Turns
+from lucency.serve.workshop import place_of
 from lucency.viewer import pack
 
 router = APIRouter(tags=["ask"])
@@ -47,8 +49,8 @@ WARM = 4
 @dataclass(eq=False)
 class _Asked:
     ask: Ask
+    scan: Scan
     mask: Tensor
-    probe_key: tuple[str, str, str]
     came: float
     future: Future[Answer] = field(default_factory=Future)
 
@@ -62,27 +64,24 @@ class _Ready:
     clean: dict[str, float]
 
 
-class Asking:
-    """Answers small questions between the steps of whatever else the device does."""
+class ByHand:
+    """Answers small questions between the steps of whatever else the device does.
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
+    Args:
+        told: called with how many questions were answered together, and the seconds of work.
+    """
+
+    def __init__(self, benches: Benches, turns: Turns, told: Callable[[int, float], None]) -> None:
+        self._benches, self._turns, self._told = benches, turns, told
         self._lock = threading.Lock()
         self._asked: list[_Asked] = []
         self._ready: OrderedDict[tuple[str, str, str], _Ready] = OrderedDict()
-        self._labels: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
-        shop.between.append(self._answer)
+        turns.between.append(self._answer)
 
-    def ask(self, ask: Ask) -> Future[Answer]:
-        """The answer, soon.
-
-        Raises:
-            LucencyError: one of the family, when the question does not fit.
-            BusyError: when too many wait.
-        """
+    def ask(self, ask: Ask, scan: Scan) -> Future[Answer]:
         if (ask.remove is None) == (ask.keep is None):
             raise ParameterError("Say what to remove or what to keep, one of the two.")
-        bench, scan = self._shop.bench(ask.model), self._shop.scan(ask.scan)
+        bench = self._benches[ask.model]
         if ask.removal is not None:
             Removal.of(ask.removal)
         if len(scan.shape) != 2:
@@ -93,30 +92,20 @@ class Asking:
         removed = region if ask.remove is not None else ~region
         left = torch.from_numpy((~removed).astype(np.float32))
         kept = bench.classifier.placement(scan).to_grid(left[None])[0].clamp(0, 1)
-        asked = _Asked(ask, kept, (ask.scan, ask.model, ask.removal or "auto"), time.perf_counter())
+        asked = _Asked(ask, scan, kept, time.perf_counter())
         with self._lock:
             if len(self._asked) >= MOST:
                 raise BusyError("Too many questions wait; try again in 1 s.", 1)
             self._asked.append(asked)
-        self._shop.turns.wake()
+        self._turns.wake()
         return asked.future
 
-    def labels(self, scan_id: str, model: str) -> Tensor:
-        """Superpixels of a scan: int64 ``[*grid]``."""
-        key = (scan_id, model)
-        with self._lock:
-            if key in self._labels:
-                return self._labels[key]
-        found = Slic().labels(self._shop.bench(model).classifier.prepare(self._shop.scan(scan_id)))
-        with self._lock:
-            self._labels[key] = found
-            while len(self._labels) > PROBES:
-                self._labels.popitem(last=False)
-        return found
+    def warm(self, model: str, scan: Scan, user: str) -> None:
+        self._probe((scan.sha256, model, "auto"), scan)
 
-    def warm(self, scan: str, model: str) -> None:
-        """Makes a scan ready to be asked about with the usual removal; on the device's thread."""
-        self._probe((scan, model, "auto"))
+    def forget(self, scan: str) -> None:
+        for key in [key for key in list(self._ready) if key[0] == scan]:
+            self._ready.pop(key, None)
 
     def _mask(self, region: Region | None, scan: Scan, bench: Bench, ask: Ask) -> NDArray[np.bool_]:
         """Bool ``[H, W]`` on the scan."""
@@ -132,7 +121,7 @@ class Asking:
                 )
             return region.mask.array()
         if region.superpixel is not None:
-            labels = self.labels(ask.scan, ask.model)
+            labels = self._benches.labels(ask.model, scan)
             if region.superpixel > int(labels.max()):
                 raise ParameterError(f"There are superpixels 0 to {int(labels.max())}, and no {region.superpixel}.")
             frame = bench.classifier.placement(scan)
@@ -146,7 +135,7 @@ class Asking:
     def _answer(self) -> None:
         if not self._asked:
             return
-        time.sleep(self._shop.settings.window)
+        time.sleep(self._benches.settings.window)
         with self._lock:
             asked, self._asked = self._asked, []
         by_model: dict[str, list[_Asked]] = {}
@@ -155,7 +144,7 @@ class Asking:
                 by_model.setdefault(one.ask.model, []).append(one)
         for model, group in by_model.items():
             try:
-                self._together(self._shop.bench(model), group)
+                self._together(self._benches[model], group)
             except BaseException as error:
                 # Whoever waits is told, and the thread lives on.
                 for one in group:
@@ -167,7 +156,8 @@ class Asking:
         ready: list[tuple[_Asked, _Ready]] = []
         for one in group:
             try:
-                ready.append((one, self._probe(one.probe_key)))
+                key = (one.ask.scan, one.ask.model, one.ask.removal or "auto")
+                ready.append((one, self._probe(key, one.scan)))
             except LucencyError as error:
                 one.future.set_exception(error)
         started = time.perf_counter()
@@ -187,7 +177,7 @@ class Asking:
             found[whole] = ready[whole[0]][1].probe.scores_of(scans[whole]).cpu()
         p = None if bench.known is None else bench.known.p_values(scans)
         seconds = time.perf_counter() - started
-        self._shop.metrics.asked(len(ready), seconds)
+        self._told(len(ready), seconds)
         for i, (one, r) in enumerate(ready):
             one.future.set_result(
                 Answer(
@@ -210,11 +200,11 @@ class Asking:
         boxes = _boxes(torch.stack(masks))
         return bool((boxes[:, :, 1] - boxes[:, :, 0]).float().prod(1).max() < 0.25 * masks[0].numel())
 
-    def _probe(self, key: tuple[str, str, str]) -> _Ready:
+    def _probe(self, key: tuple[str, str, str], scan: Scan) -> _Ready:
         if key in self._ready:
             self._ready.move_to_end(key)
             return self._ready[key]
-        scan, bench = self._shop.scan(key[0]), self._shop.bench(key[1])
+        bench = self._benches[key[1]]
         classifier = bench.classifier
         chest = bench.known is not None and classifier.reference is None and len(scan.pixels) == 1
         removal = Removal.of(key[2]) if key[2] != "auto" else Healthy() if chest else Blur()
@@ -236,11 +226,6 @@ class Asking:
         while len(self._ready) > PROBES:
             self._ready.popitem(last=False)
         return self._ready[key]
-
-    def forget(self, scan: str) -> None:
-        """Lets go of a scan that was deleted."""
-        for key in [key for key in list(self._ready) if key[0] == scan]:
-            self._ready.pop(key, None)
 
 
 def _boxes(masks: Tensor) -> Tensor:
@@ -280,17 +265,17 @@ def _drawn(box: Box, height: int, width: int, round: bool) -> NDArray[np.bool_]:
 @router.post("/ask")
 async def ask(wanted: Ask, shop: Shop, user: User) -> Answer:
     """Removes a region, or keeps only it, and says what the classifier makes of that."""
-    future = await anyio.to_thread.run_sync(shop.asking.ask, wanted)
+    future = await anyio.to_thread.run_sync(shop.ask, wanted)
     return await asyncio.wrap_future(future)
 
 
 @router.post("/superpixels", response_class=Response, responses={200: {"content": {BINARY: {}}}})
 def superpixels(wanted: ScoresWanted, shop: Shop) -> Response:
     """The superpixels that can be asked about, packed: ``labels`` uint16 on the model's grid, and where it lies."""
-    classifier, scan = shop.bench(wanted.model).classifier, shop.scan(wanted.scan)
+    classifier, scan = shop.benches[wanted.model].classifier, shop.scan(wanted.scan)
     if len(scan.shape) != 2:
         raise ParameterError("Superpixels are cut on flat scans only; open one slice of the volume by itself.")
-    labels = shop.asking.labels(wanted.scan, wanted.model)
+    labels = shop.benches.labels(wanted.model, scan)
     header: dict[str, Any] = {
         "count": int(labels.max()) + 1,
         "place": place_of(classifier.placement(scan).margins, scan.shape),

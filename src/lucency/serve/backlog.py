@@ -21,11 +21,12 @@ from fastapi.responses import StreamingResponse
 
 from lucency.jobs import Job, JobError, Jobs, Run
 from lucency.methods import Step
+from lucency.serve.benches import Asked, Watching
 from lucency.serve.common import Shop
 from lucency.serve.errors import BusyError, NotThereError
 from lucency.serve.schemas import JobAbout
 from lucency.serve.settings import Settings
-from lucency.serve.workshop import Asked, Prepared, Workshop
+from lucency.serve.workshop import Prepared, Workshop
 
 router = APIRouter(tags=["jobs"])
 
@@ -158,9 +159,8 @@ class Backlog:
             }
 
         # It was taken on when it was put on the list, so there is always room.
-        future = self._shop.explain(
-            prepared, user, on_step=on_step, cancel=run.stop, keep_stopped=False, extra=self._settings.waiting
-        )
+        watching = Watching(on_step, 2 * POLL, run.stop, keep_stopped=False)
+        future = self._shop.explain(prepared, user, watching, extra=self._settings.waiting)
         while not future.done():
             if run.stop.wait(POLL) and future.cancel():
                 break

@@ -20,6 +20,9 @@ class BusyError(LucencyError):
         super().__init__(message)
         self.seconds = seconds
 
+    def __reduce__(self) -> tuple[type[BusyError], tuple[str, int]]:
+        return type(self), (str(self), self.seconds)
+
 
 class TooLargeError(LucencyError):
     """More bytes than are taken; 413."""

@@ -6,8 +6,6 @@ import asyncio
 import base64
 import hashlib
 import re
-from concurrent.futures import Future
-from contextlib import closing
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -15,17 +13,15 @@ import numpy as np
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import JSONResponse
 
-from lucency.metrics import evaluate
 from lucency.render import save_animation, save_overlay, save_report
 from lucency.render.report import AskedByHand
+from lucency.serve.benches import Asked
 from lucency.serve.common import BINARY, Shop, User
 from lucency.serve.errors import NotThereError
 from lucency.serve.schemas import Ask, Box, EvaluateWanted, ExplanationWanted, Id, JobAbout, KeptQuestion, Record
-from lucency.serve.turns import Task
-from lucency.serve.workshop import Asked, Prepared, Workshop, place_on_film
+from lucency.serve.workshop import Prepared, Workshop, place_on_film
 from lucency.viewer import pack
 from lucency.viewer import packed as packed_for_viewer
-from lucency.work import Work
 from lucency.writing import whole
 
 router = APIRouter(tags=["explanations"])
@@ -185,39 +181,8 @@ def policy_for(page: bytes) -> str:
 @router.post("/evaluate")
 async def evaluation(wanted: EvaluateWanted, shop: Shop, user: User) -> JSONResponse:
     """Takes the scan apart in the order of the map and watches the score: curves with their areas."""
-    future = await anyio.to_thread.run_sync(_evaluated, shop, wanted, user)
+    future = await anyio.to_thread.run_sync(shop.evaluate, wanted, user)
     return JSONResponse(await asyncio.wrap_future(future))
-
-
-def _evaluated(shop: Workshop, wanted: EvaluateWanted, user: str) -> Future[dict[str, Any]]:
-    record = shop.store.record(wanted.explanation)
-    name = shop.name_of({"evaluate": wanted.model_dump()})
-    found = shop.store.answer(name)
-    shop.metrics.cache("evaluations", found is not None)
-    if found is not None:
-        done: Future[dict[str, Any]] = Future()
-        done.set_result(found)
-        return done
-    scan, bench = shop.scan(record["scan"]), shop.bench(record["model"])
-    explanation = shop.store.explanation(wanted.explanation)
-
-    def work() -> Task[dict[str, Any]]:
-        yield
-        run = Work(
-            evaluate.steps(
-                explanation, scan, bench.engine, curves=wanted.curves, regions=wanted.regions, repeats=wanted.repeats
-            )
-        )
-        with closing(run):
-            for _ in run:
-                yield
-        assert run.last is not None
-        result = run.last.known()
-        about: dict[str, Any] = result.as_dict()
-        shop.store.add_answer(name, record["scan"], about)
-        return about
-
-    return shop.turns.submit(user, work)
 
 
 _FIXED = {"Cache-Control": "private, max-age=86400"}

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lucency.methods import Step
 from lucency.removal.surrogate import hatched
+from lucency.serve.benches import Watching
 from lucency.serve.common import Shop, User
 from lucency.serve.explanations import prepared
 from lucency.serve.problems import said, sentence_of
@@ -79,9 +80,8 @@ class Watched:
         try:
             question = await prepared(self._shop, wanted, self._user)
             newest = Newest()
-            future = await anyio.to_thread.run_sync(
-                lambda: self._shop.explain(question, self._user, on_step=newest.put, cancel=self.cancel)
-            )
+            watching = Watching(newest.put, RATE, self.cancel)
+            future = await anyio.to_thread.run_sync(self._shop.explain, question, self._user, watching)
             sending = asyncio.create_task(self._send(question, newest))
             name = await asyncio.wrap_future(future)
             await self._say({"type": "done", "run": self.run, "explanation": name, "cancelled": self.cancel.is_set()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import uvicorn
 
@@ -19,8 +19,18 @@ GRACE = 10
 """Seconds that requests under way get to finish when the server is stopped."""
 
 
-def run(settings: Settings, classifiers: Sequence[Classifier], *, browser: bool = False) -> None:
+def run(
+    settings: Settings,
+    make: Callable[[], Sequence[Classifier]],
+    *,
+    ray: str | None = None,
+    browser: bool = False,
+) -> None:
     """Serves until it is interrupted.
+
+    Args:
+        make: makes the classifiers; it can be pickled where they are to be made on Ray.
+        ray: the address of the Ray cluster that computes, see :class:`lucency.serve.on_ray.Replicas`.
 
     Raises:
         LucencyError: one of the family, when it cannot start.
@@ -38,7 +48,13 @@ def run(settings: Settings, classifiers: Sequence[Classifier], *, browser: bool 
     except OSError as error:
         place, why = f"{settings.host}:{settings.port}", error.strerror or error
         raise OutputError(f"The server cannot listen at {place} ({why}); use --port.") from error
-    app = create_app(settings, classifiers)
+    classifiers = make()
+    elsewhere = None
+    if ray is not None:
+        from lucency.serve.on_ray import Replicas
+
+        elsewhere = Replicas(ray, settings, make, {one.name: one.fingerprint for one in classifiers})
+    app = create_app(settings, classifiers, elsewhere)
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     address = f"http://{f'[{shown}]' if ':' in shown else shown}:{listening.getsockname()[1]}/"
     print(f"Lucency answers at {address} (Ctrl-C stops it)", flush=True)

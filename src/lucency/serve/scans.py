@@ -47,7 +47,7 @@ GALLERY: dict[str, tuple[str, str, dict[str, Any] | None]] = {
 @router.get("/models")
 def list_models(shop: Shop) -> list[ModelAbout]:
     """The classifiers that may be asked; the first is the page's own choice."""
-    return [about_model(bench.classifier, bench.known is not None) for bench in shop.benches.values()]
+    return [about_model(bench.classifier, bench.known is not None) for bench in shop.benches.all.values()]
 
 
 @router.get("/methods")

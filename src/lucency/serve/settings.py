@@ -15,9 +15,6 @@ class Settings:
 
     Attributes:
         folder: where scans, results and the databases lie; made when missing.
-        models: names or files of the classifiers that may be asked, the first is the page's own choice; the shipped
-            ones when empty.
-        trust_models: open model files that can act on this machine.
         host, port: where to listen; port 0 takes a free one.
         names: further names by which browsers reach the server, such as ``lucency.hospital.example``.
         tokens: the token of each user by name, hashed (:func:`lucency.serve.security.hashed`).
@@ -35,8 +32,6 @@ class Settings:
     """
 
     folder: Path
-    models: tuple[str, ...] = ()
-    trust_models: bool = False
     host: str = "127.0.0.1"
     port: int = 8000
     names: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from lucency.serve.errors import BusyError, StoppedError
 
@@ -22,6 +22,34 @@ SLICE = 1.0
 """Seconds after which a task gives way, where others wait."""
 TYPICAL = 5.0
 """Seconds that a task is taken to need before any has been timed."""
+
+
+class Queue(Protocol):
+    """Where tasks of users wait for the device."""
+
+    def __len__(self) -> int:
+        """How many there are, those that are worked on included."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything is worked on."""
+
+    def submit(self, user: str, task: Callable[[], Task[T]], *, extra: int = 0) -> Future[T]:
+        """Puts a task of a user into the queue.
+
+        Args:
+            extra: how many more than the usual number may wait; for work that has been taken on already.
+
+        Raises:
+            BusyError: when the queue is full.
+            StoppedError: when it has been closed.
+        """
+
+    def close(self, seconds: float) -> None:
+        """Ends everything after the step that it is at; what still waits is told so.
+
+        A step that takes longer than so many seconds is not waited for: the process ends without it.
+        """
 
 
 class _Waiting(Generic[T]):
@@ -39,12 +67,14 @@ class Turns:
         name: of its thread.
         most: how many tasks may be there in all.
         most_each: how many of one user.
+
+    Attributes:
         between: called between two slices and between the steps of a task, on its thread: for what must not wait.
     """
 
-    def __init__(self, name: str, most: int, most_each: int, between: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, name: str, most: int, most_each: int) -> None:
         self.most, self.most_each = most, most_each
-        self._between = between
+        self.between: list[Callable[[], None]] = []
         self._users: OrderedDict[str, deque[_Waiting[Any]]] = OrderedDict()
         self._changed = threading.Condition()
         self._count = 0
@@ -58,19 +88,9 @@ class Turns:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread works."""
         return self._thread.is_alive() and not self._stopping
 
     def submit(self, user: str, task: Callable[[], Task[T]], *, extra: int = 0) -> Future[T]:
-        """Puts a task of a user into the queue.
-
-        Args:
-            extra: how many more than the usual number may wait; for work that has been taken on already.
-
-        Raises:
-            BusyError: when the queue is full.
-            StoppedError: when it has been closed.
-        """
         with self._changed:
             if self._stopping:
                 raise StoppedError("The server is stopping; ask again when it is back.")
@@ -91,16 +111,16 @@ class Turns:
             self._changed.notify()
 
     def close(self, seconds: float) -> None:
-        """Ends the thread after the step that it is at; what still waits is told so.
-
-        A step that takes longer than so many seconds is not waited for: the process ends without it.
-        """
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join(seconds)
 
     _woken = False
+
+    def _between(self) -> None:
+        for act in self.between:
+            act()
 
     def _work(self) -> None:
         while True:

@@ -39,7 +39,7 @@ def questions(shop: Shop, scan: Annotated[Id | None, Query()] = None) -> list[Ke
 @router.post("/questions")
 async def keep(question: Question, shop: Shop, user: User) -> KeptQuestion:
     """Asks a question by hand and keeps it with its answer, for the report."""
-    future = await anyio.to_thread.run_sync(shop.asking.ask, question.ask)
+    future = await anyio.to_thread.run_sync(shop.ask, question.ask)
     answer = await asyncio.wrap_future(future)
     record = {"ask": question.ask.model_dump(), "answer": answer.model_dump(), "note": question.note}
     name = shop.name_of({"question": record["ask"]})

@@ -1,52 +1,43 @@
-"""The engines kept warm, the turns on their device, and every explanation that the service makes.
+"""Every question that the service is asked, whichever way it comes in: one that waits, a job, a live map.
 
-Whatever way a question comes in (one that waits, a job, a live map), it is the same question with the same answer,
-kept under a hash of everything that decides it: the pixels, the weights, the class, what is watched, the method with
-every parameter, the removal, the budget, the seed and the versions.
+It is the same question with the same answer, kept under a hash of everything that decides it: the pixels, the weights,
+the class, what is watched, the method with every parameter, the removal, the budget, the seed and the versions. What
+computes the answer is :mod:`lucency.serve.benches`, on this machine's device or on a Ray cluster.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import secrets
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from lucency import Explainer
-from lucency.asking import asking
-from lucency.checks.film import doubts
-from lucency.checks.out_of_distribution import OutOfDistribution
-from lucency.classifier import Classifier
-from lucency.engine import Engine
-from lucency.errors import LucencyError, ModelError, ParameterError
+from lucency.errors import LucencyError, ParameterError
 from lucency.explanation import Explanation, describe
-from lucency.methods import Method, Step
-from lucency.render import Recorder
 from lucency.render.recording import Recording
 from lucency.scan import Scan
-from lucency.serve.catalogue import settings_of, without_files
+from lucency.serve.benches import Asked, Benches, Computing, Made, Watching
 from lucency.serve.errors import BusyError, NotThereError, StoppedError
 from lucency.serve.metrics import Metrics
+from lucency.serve.schemas import Answer, Ask, EvaluateWanted
 from lucency.serve.settings import Settings
 from lucency.serve.store import Store
-from lucency.serve.turns import Task, Turns
+from lucency.serve.turns import Queue, Task
 from lucency.serve.uploads import Reader
 from lucency.work import parse_budget
 from lucency.writing import whole
 
 if TYPE_CHECKING:
-    from lucency.serve.ask import Asking
     from lucency.serve.backlog import Backlog
 
 SCANS_AT_HAND = 8
@@ -54,36 +45,22 @@ GRACE = 5.0
 """Seconds that the step under way gets when the server stops."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """An explanation that somebody wants; the fields of the request, as :class:`Explainer` takes them."""
+class Asking(Protocol):
+    """Whoever answers questions by hand."""
 
-    scan: str
-    model: str
-    target: str | int | None = None
-    method: str = "occlusion"
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    removal: str | None = None
-    watch: str = "probability"
-    budget: float | str | None = None
-    error_bars: int = 0
+    def ask(self, ask: Ask, scan: Scan) -> Future[Answer]:
+        """The answer, soon.
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, which make it again."""
-        return dataclasses.asdict(self)
+        Raises:
+            LucencyError: one of the family, when the question does not fit.
+            BusyError: when too many wait.
+        """
 
+    def warm(self, model: str, scan: Scan, user: str) -> None:
+        """Makes a scan ready to be asked about with the usual removal; on the thread of a task."""
 
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """One classifier, warm.
-
-    Attributes:
-        known: what clean scans look like to it, where that is known.
-    """
-
-    classifier: Classifier
-    engine: Engine
-    known: OutOfDistribution | None
+    def forget(self, scan: str) -> None:
+        """Lets go of a scan that was deleted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,45 +77,34 @@ class Prepared:
 class Workshop:
     """All of it. Threads may share it.
 
-    Raises:
-        ModelError: for two classifiers of one name.
+    Args:
+        benches: the classifiers, for what is known of them; they compute unless ``computing`` does.
+        turns: the queue of the device.
     """
 
-    def __init__(self, settings: Settings, classifiers: Sequence[Classifier], store: Store, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        benches: Benches,
+        computing: Computing,
+        turns: Queue,
+        asking: Asking,
+        store: Store,
+        metrics: Metrics,
+    ) -> None:
         self.settings, self.store, self.metrics = settings, store, metrics
-        self.between: list[Callable[[], None]] = []
-        self.benches: dict[str, Bench] = {}
-        for classifier in classifiers:
-            if classifier.name in self.benches:
-                raise ModelError(f"Two models are called {classifier.name}; rename the file of one of them.")
-            engine = Engine(classifier, device=settings.device, seed=settings.seed)
-            self.benches[classifier.name] = Bench(classifier, engine, OutOfDistribution.of(classifier))
-        self.turns = Turns("lucency-device", settings.waiting, settings.waiting_each, self._between)
+        self.benches, self.turns, self.asking = benches, turns, asking
+        self._computing = computing
         self._scans: OrderedDict[str, Scan] = OrderedDict()
         self._lock = threading.Lock()
         self._under_way: dict[str, Future[str]] = {}
         self.reader = Reader(settings)
-        self.asking: Asking
         self.backlog: Backlog
 
-    def _between(self) -> None:
-        for act in self.between:
-            act()
-
     def close(self) -> None:
-        """Ends the device's thread after the step that it is at."""
+        """Ends the work after the step that it is at."""
         self.turns.close(GRACE)
         self.reader.close()
-
-    def bench(self, model: str) -> Bench:
-        """A classifier that may be asked.
-
-        Raises:
-            NotThereError: naming those that may.
-        """
-        if model not in self.benches:
-            raise NotThereError(f"There is no model {model!r:.60} here; use one of {', '.join(self.benches)}.")
-        return self.benches[model]
 
     def scan(self, name: str) -> Scan:
         """A scan, from memory where it was used a moment ago.
@@ -166,25 +132,21 @@ class Workshop:
         """Deletes a scan and everything about it."""
         with self._lock:
             self._scans.pop(name, None)
+        self.asking.forget(name)
         self.store.forget_scan(name)
 
-    # Probabilities ---------------------------------------------------------------------------------------------------
+    # Small answers ---------------------------------------------------------------------------------------------------
 
     def scores(self, scan: str, model: str, user: str) -> Future[dict[str, Any]]:
         """What a classifier says of the clean scan: probabilities by class, how usual the scan is, and doubts."""
-        bench = self.bench(model)
-        name = _hash({"scores": scan, "model": bench.classifier.fingerprint, "versions": _versions()})
-        found = self.store.answer(name)
-        self.metrics.cache("scores", found is not None)
+        name = _hash({"scores": scan, "model": self.benches[model].classifier.fingerprint, "versions": _versions()})
+        found = self._found("scores", name)
         if found is not None:
-            done: Future[dict[str, Any]] = Future()
-            done.set_result(found)
-            return done
+            return found
         pixels = self.scan(scan)
 
         def work() -> Task[dict[str, Any]]:
-            yield
-            record = self._scored(pixels, bench)
+            record = yield from self._computing.scored(model, pixels, user)
             self.store.add_answer(name, scan, record)
             return record
 
@@ -192,43 +154,60 @@ class Workshop:
 
         def answered(done: Future[dict[str, Any]]) -> None:
             if not done.cancelled() and done.exception() is None:
-                self._warm(scan, model, user)
+                self._warm(pixels, model, user)
 
         future.add_done_callback(answered)
         return future
 
-    def _warm(self, scan: str, model: str, user: str) -> None:
+    def _found(self, what: str, name: str) -> Future[dict[str, Any]] | None:
+        """An answer that was computed before."""
+        found = self.store.answer(name)
+        self.metrics.cache(what, found is not None)
+        if found is None:
+            return None
+        done: Future[dict[str, Any]] = Future()
+        done.set_result(found)
+        return done
+
+    def _warm(self, scan: Scan, model: str, user: str) -> None:
         """Who has seen the probabilities asks next; what that needs is made ready in the meantime."""
 
         def work() -> Task[None]:
             yield
             # What speaks against it is said when it is asked for.
             with suppress(LucencyError):
-                self.asking.warm(scan, model)
+                self.asking.warm(model, scan, user)
 
         with suppress(BusyError, StoppedError):
             self.turns.submit(user, work)
 
-    @staticmethod
-    def _scored(scan: Scan, bench: Bench) -> dict[str, Any]:
-        classifier = bench.classifier
-        with asking():
-            x = classifier.prepare(scan)[None].to(bench.engine.device)
-            with torch.inference_mode():
-                outputs = classifier(x)
-                values = classifier.numbers(outputs) if classifier.measures else classifier.probabilities(outputs)
-            p = None if bench.known is None else float(bench.known.p_values(x)[0])
-            said = list(doubts(scan, classifier))
-        if not bool(values.isfinite().all()):
-            raise ModelError(f"{classifier.name} gives numbers that are not finite on this scan; use another model.")
-        # A softmax may add up to a rounding more than 1.
-        listed = values[0].tolist() if classifier.measures else values[0].clamp(0, 1).tolist()
-        return {
-            "model": classifier.name,
-            "probabilities": dict(zip(classifier.classes, listed, strict=True)),
-            "out_of_distribution": p,
-            "doubts": said,
-        }
+    def ask(self, ask: Ask) -> Future[Answer]:
+        """The answer to a question by hand.
+
+        Raises:
+            LucencyError: one of the family, when the question does not fit.
+            BusyError: when too many wait.
+        """
+        self.benches[ask.model]
+        return self.asking.ask(ask, self.scan(ask.scan))
+
+    def evaluate(self, wanted: EvaluateWanted, user: str) -> Future[dict[str, Any]]:
+        """Curves with their areas, of an explanation."""
+        record = self.store.record(wanted.explanation)
+        name = self.name_of({"evaluate": wanted.model_dump()})
+        found = self._found("evaluations", name)
+        if found is not None:
+            return found
+        scan, model = self.scan(record["scan"]), str(record["model"])
+        self.benches[model]
+        explanation = self.store.explanation(wanted.explanation)
+
+        def work() -> Task[dict[str, Any]]:
+            about = yield from self._computing.evaluated(wanted, explanation, model, scan, user)
+            self.store.add_answer(name, record["scan"], about)
+            return about
+
+        return self.turns.submit(user, work)
 
     # Explanations ----------------------------------------------------------------------------------------------------
 
@@ -241,25 +220,13 @@ class Workshop:
         Raises:
             LucencyError: one of the family, when scan, classifier, method and parameters do not go together.
         """
-        bench, scan = self.bench(asked.model), self.scan(asked.scan)
+        bench, scan = self.benches[asked.model], self.scan(asked.scan)
         classifier = bench.classifier
         if not 0 <= asked.error_bars <= 64:
             raise ParameterError(f"Error bars need 0 to 64 copies of the scan, not {asked.error_bars}.")
         if asked.budget is not None and parse_budget(asked.budget) > self.settings.longest:
             raise ParameterError(f"A budget may be {self.settings.longest:g} s here at most; give less, or none.")
-        parameters = settings_of(asked.parameters)
-        without_files(type(Method.from_word(asked.method)), parameters)
-        explainer = Explainer(
-            classifier,
-            method=asked.method,
-            settings=parameters,
-            removal=asked.removal or "auto",
-            watch=asked.watch,
-            budget=asked.budget,
-            error_bars=asked.error_bars,
-            engine=bench.engine,
-        )
-        explainer.known = bench.known
+        explainer = bench.explainer(asked)
         if asked.target is None:
             names = list(probabilities)
             target = 0 if classifier.measures else max(range(len(names)), key=lambda i: probabilities[names[i]])
@@ -277,30 +244,22 @@ class Workshop:
                 "budget": None if asked.budget is None else parse_budget(asked.budget),
                 "error_bars": asked.error_bars,
                 "seed": bench.engine.seed,
-                "device": bench.engine.device.type,
+                "device": self._computing.device,
                 "versions": _versions(),
             }
         )
         return Prepared(asked, name, target, scan, explainer)
 
     def explain(
-        self,
-        prepared: Prepared,
-        user: str,
-        *,
-        on_step: Callable[[Step, float], None] | None = None,
-        cancel: threading.Event | None = None,
-        keep_stopped: bool = True,
-        extra: int = 0,
+        self, prepared: Prepared, user: str, watching: Watching | None = None, *, extra: int = 0
     ) -> Future[str]:
         """The name of the answer, once it is there.
 
         An answer that is there already costs nothing, and one that somebody waits for already is made once.
 
         Args:
-            on_step: called with each step and the seconds that the run took so far, on the device's thread.
-            cancel: ends the run with the map so far, which is kept under a name of its own where ``keep_stopped``
-                says so; the name is empty otherwise.
+            watching: who looks on and may stop it; a map so far is kept under a name of its own where that is wanted,
+                and the name is empty otherwise.
             extra: how many more than the usual number may wait, see :meth:`Turns.submit`.
 
         Raises:
@@ -314,64 +273,34 @@ class Workshop:
                 done: Future[str] = Future()
                 done.set_result(name)
                 return done
-            if name in self._under_way and on_step is None and cancel is None:
+            if name in self._under_way and watching is None:
                 return self._under_way[name]
-            stop = cancel or threading.Event()
-            future = self.turns.submit(user, lambda: self._run(prepared, on_step, stop, keep_stopped), extra=extra)
-            if cancel is None:
+            future = self.turns.submit(user, lambda: self._run(prepared, user, watching or Watching()), extra=extra)
+            if watching is None:
                 self._under_way[name] = future
                 future.add_done_callback(lambda _: self._under_way.pop(name, None))
         return future
 
-    def _run(
-        self,
-        prepared: Prepared,
-        on_step: Callable[[Step, float], None] | None,
-        cancel: threading.Event,
-        keep_stopped: bool,
-    ) -> Task[str]:
-        began, resting = time.perf_counter(), 0.0
-        if self.store.find_explanation(prepared.name) is not None:
-            return prepared.name
-        recorder = Recorder(known=prepared.explainer.known)
-        run = prepared.explainer.steps(prepared.scan, prepared.target, cancel=cancel)
-        stopped = False
-        try:
-            for step in run:
-                recorder(step)
-                busy = time.perf_counter() - began - resting
-                if on_step is not None:
-                    on_step(step, busy)
-                if busy > self.settings.longest:
-                    stopped = True
-                if stopped or (cancel.is_set() and not keep_stopped):
-                    break
-                rests = time.perf_counter()
-                yield
-                resting += time.perf_counter() - rests
-            if cancel.is_set() and not keep_stopped:
-                return ""
-            explanation = run.explanation
-            yield
-            recording = Recording.of(recorder)
-            yield
-        finally:
-            run.close()
+    def _run(self, prepared: Prepared, user: str, watching: Watching) -> Task[str]:
         name = prepared.name
-        if (cancel.is_set() or stopped) and not explanation.complete:
+        if self.store.find_explanation(name) is not None:
+            return name
+        made = yield from self._computing.explained(prepared.asked, prepared.target, prepared.scan, user, watching)
+        if made is None:
+            return ""
+        if made.stopped:
             # The same question asked again must not get half an answer.
             name = _hash({"stopped": name, "nonce": secrets.token_hex(16)})
-        self._keep(name, prepared, explanation, recording)
-        self.metrics.explained(prepared.asked.method, time.perf_counter() - began - resting)
+        self._keep(name, prepared, made)
+        self.metrics.explained(prepared.asked.method, made.seconds)
         return name
 
-    def _keep(self, name: str, prepared: Prepared, explanation: Explanation, recording: Recording) -> None:
-        if self.settings.anonymous:
-            explanation = explanation.anonymous()
+    def _keep(self, name: str, prepared: Prepared, made: Made) -> None:
+        explanation = made.explanation.anonymous() if self.settings.anonymous else made.explanation
         place = self.store.place(name)
         place.mkdir(exist_ok=True, mode=0o700)
         with whole(place / "recording.npz") as part:
-            recording.save(part)
+            part.write_bytes(made.recording)
         record = record_of(name, prepared.asked, explanation)
         self.store.add_explanation(name, prepared.asked.scan, explanation, record)
 
