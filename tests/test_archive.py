@@ -31,7 +31,7 @@ from archives import asked, film, films
 from lucency.archive import Counts, Films, counts, run
 from lucency.archive.manifest import batches, outdated, shards
 from lucency.archive.place import Place
-from lucency.archive.rows import digest_of, map_of
+from lucency.archive.rows import FORMAT, digest_of, map_of
 from lucency.cli import main
 from lucency.errors import LucencyError, OutputError, ParameterError, ScanError
 from lucency.reading.volume import is_volume
@@ -75,6 +75,16 @@ def test_a_folder_with_its_bad_films(tmp_path: Path) -> None:
     assert good["verdict"]
     assert json.loads(good["provenance"])["method"]["name"] == "occlusion"
     assert set(good["on"]) == {"outside", "border", "token", "device"}
+
+
+def test_rows_of_another_version_are_neither_read_nor_added_to(tmp_path: Path) -> None:
+    there, out = films(tmp_path / "in", 2), tmp_path / "out"
+    run(Films(there), out, asked(), workers=0)
+    head = out / "archive.json"
+    head.write_text(head.read_text().replace(FORMAT, "lucency-archive-1"))
+    for act in (lambda: run(Films(there), out, asked(), workers=0), lambda: counts(str(out))):
+        with pytest.raises(OutputError, match="begun by another version of Lucency"):
+            act()
 
 
 def test_the_map_is_the_recipe_s_as_a_tensor(tmp_path: Path) -> None:

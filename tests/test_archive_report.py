@@ -50,11 +50,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "label": "fluid" if number % 3 else "none",
                 "site": "b" if number in PLANTED else "a",
                 "patient": str(number),
+                "group": "test" if number < 6 else "train",
                 "boxes": "213,5,38,38" if number % 2 else "",
             }
         )
     (folder / "no-film.png").write_bytes(b"no picture")
-    listed.append({"path": "no-film.png", "label": "none", "site": "a", "patient": "x", "boxes": ""})
+    listed.append({"path": "no-film.png", "label": "none", "site": "a", "patient": "x", "group": "test", "boxes": ""})
     with (folder / "films.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(listed[0]))
         writer.writeheader()
@@ -97,6 +98,7 @@ def test_known_places_and_counts(cohort: Cohort) -> None:
     assert cohort.truth["energy"].low <= cohort.truth["energy"].mean <= cohort.truth["energy"].high
     assert cohort.means[("site", "b")].count == 6
     assert {key[1] for key in cohort.means if key[0] == "label"} == {"fluid", "none"}
+    assert {key[1]: mean.count for key, mean in cohort.means.items() if key[0] == "group"} == {"test": 6, "train": 6}
 
 
 def test_the_mean_map_lies_where_the_letter_does(cohort: Cohort) -> None:

@@ -37,7 +37,7 @@ FEW = 5
 GROUPS = 8
 """Values of a column that are shown; those of the films that come later are counted together."""
 BANDS = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
-DIMENSIONS = ("label", "score", "view", "site")
+DIMENSIONS = ("label", "score", "view", "site", "group")
 RANKED = 12
 STRANGE = 20
 FAILED = 50

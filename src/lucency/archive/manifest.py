@@ -74,7 +74,10 @@ def head(place: Place) -> dict[str, Any]:
     try:
         found = json.loads(place.read(HEAD))
         if found["format"] != FORMAT:
-            raise OutputError(f"{place} holds the format {found['format']!r}, which this version does not know.")
+            raise OutputError(
+                f"{place} was begun by another version of Lucency ({found.get('lucency', 'unknown')}), whose rows have "
+                "other columns; go on with that version, or run the archive into another place."
+            )
         return dict(found)
     except FileNotFoundError as error:
         raise OutputError(

@@ -51,7 +51,7 @@ MEANT: dict[Kind, str] = {
     "token": "bright and sharp things: side letters, words, arrows",
     "device": "bright and sharp things: pacemakers, electrodes, lines",
 }
-BY = {"label": "label", "score": "probability", "view": "view", "site": "site"}
+BY = {"label": "label", "score": "probability", "view": "view", "site": "site", "group": "group"}
 SHOWN = 8
 """Films of each kind in the page."""
 PICTURE, MEAN = 256, 240
@@ -184,7 +184,7 @@ def findings(cohort: Cohort) -> list[str]:
             f"{held} {percent(one.evidence.mean)} of the evidence, {one.times:.1f} times {its} share of the film; "
             f"hiding {it} moves the probability by {_points(one.effect.mean)} on average"
         )
-        sentence += f", and by more than 10 points on {one.moved} of {one.found} films." if one.moved else "."
+        sentence += f", and by more than 10 points on {one.moved:,} of {one.found:,} films." if one.moved else "."
         said.append(sentence)
     if (sites := cohort.sites) is not None:
         far = max(sites.apart, key=lambda name: sites.apart[name])
@@ -198,7 +198,7 @@ def findings(cohort: Cohort) -> list[str]:
     if cohort.truth:
         hit = cohort.truth["pointing_game"]
         said.append(
-            f"On {hit.count} films with a known place, the maximum lies in it on {percent(hit.mean)} ({_span(hit)}); "
+            f"On {hit.count:,} films with a known place, the maximum lies in it on {percent(hit.mean)} ({_span(hit)}); "
             f"the place takes {percent(cohort.truth['truth'].mean)} of the film."
         )
     if cohort.failed:

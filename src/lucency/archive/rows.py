@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from lucency.archive.evidence import KINDS, Kind
 
-FORMAT = "lucency-archive-1"
-
 
 @dataclass(eq=False)
 class Row:
@@ -148,6 +146,9 @@ _TYPES: dict[str, pa.DataType] = {
     "scale": pa.float32(),
     "picture": pa.binary(),
 }
+_COLUMNS = {one.name: str(_TYPES.get(one.name, pa.string())) for one in dataclasses.fields(Row)}
+FORMAT = f"lucency-archive-{hashlib.sha256(repr(_COLUMNS).encode()).hexdigest()[:8]}"
+"""Follows from the columns, so that a place never holds rows of two kinds."""
 
 
 def table(rows: Sequence[Row], grid: Sequence[int]) -> pa.Table:

@@ -234,7 +234,7 @@ def report(
     anonymous: Anonymous = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what PLACE says as a whole, on one page: where the model looks, by label, score, view and site.
+    """Show what PLACE says as a whole, on one page: where the model looks, by label, score, view, site, group.
 
     It finds the films whose evidence lies outside the chest, on tokens, borders and devices, says whether the model
     looks at the same place at every site, and how well its maps find known places, all with intervals.
