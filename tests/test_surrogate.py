@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import lucency
 from lucency import Scan
@@ -23,6 +25,7 @@ from lucency.explainers.surrogate import STATE, Plan, Training, hidden_in, varie
 from lucency.masks import Cells
 from lucency.methods.lime import Lime
 from lucency.methods.occlusion import Occlusion
+from lucency.phantom import simulate
 from lucency.removal import Constant, Surrogate
 from lucency.removal.surrogate import HIDDEN, hatched, measured, written
 from lucency.render.recorder import packed_scan
@@ -357,3 +360,42 @@ def test_what_is_hidden_is_hatched_in_pictures_and_black_is_not() -> None:
         assert len(picture[:30, :30].unique()) == 2
         assert float(picture[:30, :30].min()) > 0.1
         assert float(picture[41:, 41:].max()) == 0
+
+
+@pytest.fixture(scope="module", params=["phantom"])
+def shipped(request: pytest.FixtureRequest) -> tuple[Classifier, Classifier]:
+    """A shipped model and its surrogate."""
+    classifier = lucency.load_classifier(f"lucency:{request.param}")
+    return classifier, Surrogate().classifier(classifier)
+
+
+def test_the_shipped_models_have_one_that_knows_where_it_learnt(shipped: tuple[Classifier, Classifier]) -> None:
+    classifier, surrogate = shipped
+    file = files("lucency.removal") / "weights" / f"surrogate-{classifier.name.removeprefix('lucency:')}.safetensors"
+    about = measured(str(file))
+    assert about["classifier"] == classifier.fingerprint
+    assert float(about["whole"]) < 0.05
+    assert float(about["hidden"]) < float(about["before"])
+    assert len(file.read_bytes()) < 4_000_000
+    assert surrogate.classes == classifier.classes
+
+
+def test_what_the_shipped_one_does_not_see_counts_as_healthy() -> None:
+    classifier = lucency.load_classifier("lucency:phantom")
+    surrogate = Surrogate().classifier(classifier)
+    made = [simulate(13_990_000 + i, volume_ml=300, side="left", size=224) for i in range(4)]
+    wet, dry, depth = (
+        torch.stack([torch.from_numpy(getattr(one, name))[None] for one in made])
+        for name in ("image", "twin", "truth_mm")
+    )
+    hole = 1 - F.max_pool2d((depth > 0).float(), 9, 1, 4)[:, 0]
+
+    def said(by: Classifier, x: Tensor) -> Tensor:
+        return by.probabilities(by(x.float()))[:, 0]
+
+    assert float(said(classifier, wet).min()) > 0.9
+    assert float((said(surrogate, wet) - said(classifier, wet)).abs().max()) < 0.1
+    assert float(said(surrogate, hidden_in(wet.float(), hole)).max()) < 0.5
+    rng = torch.Generator().manual_seed(0)
+    halves = torch.stack([holes.superpixels(dry.shape[2:], rng) for _ in dry])
+    assert float(said(surrogate, hidden_in(dry.float(), halves)).max()) < 0.5

@@ -31,6 +31,7 @@ from lucency.lungs import lung_fields
 from lucency.phantom import Anatomy
 from lucency.phantom.on_film import add_fluid
 from lucency.phantom.parameters import SIDES, draw, stream
+from train_effusion import FROZEN
 from train_explainers import films
 
 FIRST = {"train": 13_000_000, "checked": 13_900_000}
@@ -42,8 +43,8 @@ FILMS = {"train": 450, "checked": 100}
 DRAWS = 1
 """How often fluid is added to each real film."""
 PLANS = {
-    "phantom": Plan(steps=1600, scans=8, holes=4, rate=1.5e-3),
-    "effusion": Plan(steps=1000, scans=5, holes=4, rate=5e-4),
+    "phantom": Plan(steps=900, scans=8, holes=4, rate=1.5e-3),
+    "effusion": Plan(steps=500, scans=5, holes=4, rate=7e-4),
 }
 WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "lucency" / "removal" / "weights"
 
@@ -191,6 +192,9 @@ def main() -> None:
         plan=PLANS[arguments.model],
         bfloat16=True,
     )
+    if arguments.model == "effusion":
+        # They stayed as ImageNet left them when the classifier was trained, too.
+        training.surrogate.network().get_submodule("features")[:FROZEN].requires_grad_(False)
     for step, now in enumerate(training, 1):
         if step % 50 == 0:
             print(f"{now.done:.3f} loss {now.loss:.4f}", flush=True)

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
@@ -49,8 +50,8 @@ class Surrogate(Removal):
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of the file; empty for one that comes with the model."""
-        return hashlib.sha256(Path(self.path).read_bytes()).hexdigest() if self.path else ""
+        """The SHA-256 of the file; of all that are shipped when none is named."""
+        return hashlib.sha256(Path(self.path).read_bytes()).hexdigest() if self.path else _shipped_fingerprint()
 
     def bind(self, pixels: Tensor, generator: torch.Generator) -> Fill:
         hidden = torch.full_like(pixels, HIDDEN)[None]
@@ -118,6 +119,15 @@ def measured(path: str | Path) -> dict[str, str]:
         ParameterError: when it is no such file.
     """
     return _read(Path(path).read_bytes(), str(path))[1]
+
+
+@cache
+def _shipped_fingerprint() -> str:
+    every = sorted(
+        (one for one in (files("lucency.removal") / "weights").iterdir() if one.name.startswith("surrogate-")),
+        key=lambda one: one.name,
+    )
+    return hashlib.sha256(b"".join(one.read_bytes() for one in every)).hexdigest()
 
 
 def _file(path: str, of: Classifier) -> tuple[bytes, str]:
