@@ -35,6 +35,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -193,33 +194,30 @@ def _moved(
     return as_scan(moved), back
 
 
-def explained(subject: Subject, engine: Engine) -> list[Row]:
-    """A row for each method and each copy of a scan."""
+def explained(subject: Subject, engine: Engine, name: str) -> list[Row]:
+    """A row for each copy of a scan, by the method of that name."""
     number = int(_digest(subject.name)[:8], 16)
     there: list[tuple[str, Scan, Back]] = [(ITSELF, subject.scan, _same)]
     if subject.copies:
-        there += [*copies(subject.scan, number), (SEED, subject.scan, _same)]
+        there += copies(subject.scan, number)
+        there += [(SEED, subject.scan, _same)] if name in BY_CHANCE else []
     landmarks = regions(subject.scan).landmarks
     width = None if subject.scan.spacing is None else subject.scan.spacing[1] * subject.scan.shape[1]
     rows = []
     for kind, scan, back in there:
-        for name, method in METHODS.items():
-            if kind == SEED and name not in BY_CHANCE:
-                continue
-            one = engine.seeded(engine.seed + 1) if kind == SEED else engine
-            found = attribute(scan, one, method, target=TARGET)
-            said = judge(found)
-            peak = None if found.peak is None else back(_shares(found.peak, scan.shape))
-            rows.append(
-                {
-                    "scan": subject.name, "patient": subject.patient, "model": subject.model,
-                    "fingerprint": engine.classifier.fingerprint, "kind": kind, "method": name,
-                    "copies": subject.copies,
-                    "probability": found.probability, "peak": peak, "place": said.place, "side": said.side,
-                    "size": list(subject.scan.shape), "width_mm": width,
-                    "landmarks": None if landmarks is None else dataclasses.astuple(landmarks),
-                }
-            )  # fmt: skip
+        one = engine.seeded(engine.seed + 1) if kind == SEED else engine
+        found = attribute(scan, one, METHODS[name], target=TARGET)
+        said = judge(found)
+        peak = None if found.peak is None else back(_shares(found.peak, scan.shape))
+        rows.append(
+            {
+                "scan": subject.name, "patient": subject.patient, "model": subject.model,
+                "fingerprint": engine.classifier.fingerprint, "kind": kind, "method": name, "copies": subject.copies,
+                "probability": found.probability, "peak": peak, "place": said.place, "side": said.side,
+                "size": list(subject.scan.shape), "width_mm": width,
+                "landmarks": None if landmarks is None else dataclasses.astuple(landmarks),
+            }
+        )  # fmt: skip
     return rows
 
 
@@ -298,10 +296,11 @@ def tables(rows: list[Row]) -> Iterator[str]:
         by_method: dict[str, list[Pair]] = defaultdict(list)
         for method, pair in pairs(mine):
             by_method[method].append(pair)
-        kinds = list(dict.fromkeys(pair.kind for pair in by_method[BY_CHANCE[0]]))
+        kinds = list(dict.fromkeys(pair.kind for found in by_method.values() for pair in found))
+        kinds.sort(key=lambda kind: [SEED, SECOND, ANOTHER].index(kind) if kind in (SEED, SECOND, ANOTHER) else -1)
         scans = len({row["scan"] for row in mine if row["copies"]})
         yield f"`lucency:{model}`, {scans} scans with copies\n"
-        width = [pair.width_mm for pair in by_method[BY_CHANCE[0]] if pair.width_mm]
+        width = [row["width_mm"] for row in mine if row["width_mm"]]
         if width:
             middle = float(np.median(width))
             yield f"The film is {middle:.0f} mm wide in the median, so 1 % is {middle / 100:.1f} mm.\n"
@@ -364,6 +363,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--films", type=int, default=0)
     parser.add_argument("--phantoms", type=int, default=0)
+    parser.add_argument("--methods", default=";".join(METHODS), help="names, with a semicolon between them")
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -379,12 +379,13 @@ def main() -> None:
     )
     # In turn, so that both are there whenever it is stopped.
     for subject in filter(None, chain.from_iterable(zip_longest(*by_kind))):
-        file = args.out / f"{subject.model}-{subject.name}.json"
-        if not file.exists():
-            part = file.with_suffix(".part")
-            part.write_text(json.dumps(explained(subject, engines[subject.model])))
-            part.replace(file)
-            print(file.name, flush=True)
+        for name in args.methods.split(";"):
+            file = args.out / f"{subject.model}-{subject.name}-{'-'.join(re.findall('[a-z0-9]+', name.lower()))}.json"
+            if not file.exists():
+                part = file.with_suffix(".part")
+                part.write_text(json.dumps(explained(subject, engines[subject.model], name)))
+                part.replace(file)
+                print(file.name, flush=True)
 
 
 if __name__ == "__main__":
