@@ -381,7 +381,8 @@ def main() -> None:
     for subject in filter(None, chain.from_iterable(zip_longest(*by_kind))):
         for name in args.methods.split(";"):
             file = args.out / f"{subject.model}-{subject.name}-{'-'.join(re.findall('[a-z0-9]+', name.lower()))}.json"
-            if not file.exists():
+            # What was measured without copies, for a smaller number of films, is measured again with them.
+            if not file.exists() or subject.copies > json.loads(file.read_text())[0]["copies"]:
                 part = file.with_suffix(".part")
                 part.write_text(json.dumps(explained(subject, engines[subject.model], name)))
                 part.replace(file)
