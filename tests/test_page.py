@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,14 +48,18 @@ PANELS = {
 class Server:
     """``lucency serve`` in a process of its own, which can be killed and started again at the same address."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, token: str = "") -> None:
         self.folder, self.port, self.options = folder, 0, options
+        self.environment = os.environ | ({"LUCENCY_TOKEN": token} if token else {})
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "lucency", "serve", "--model", "lucency:phantom"]
+        command = [sys.executable, "-m", "lucency", "serve"]
+        command += ["--model", "lucency:phantom", "--model", "lucency:effusion"]
         command += ["--port", str(self.port), "--data", str(self.folder), *self.options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=self.environment
+        )
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if found := re.search(r"http://127\.0\.0\.1:(\d+)/", line):
@@ -94,6 +100,7 @@ class Room:
         def said(message: Any) -> None:
             # That a server that was killed does not answer is what one of the tests is about.
             expected = "ERR_CONNECTION" in message.text or "WebSocket" in message.text or " 422 " in message.text
+            expected = expected or " 401 " in message.text
             slow = "ReadPixels" in message.text
             if message.type in ("error", "warning") and not expected and not slow:
                 self.complaints.append(message.text)
@@ -287,8 +294,47 @@ def test_two_methods_stand_side_by_side_and_say_what_they_agree_on(room: Room) -
     assert again.inner_text(".said .verdict") == page.inner_text(".said .verdict")
 
 
+def test_two_models_and_two_films_stand_side_by_side(room: Room) -> None:
+    page = room.page()
+    for title in ("Simulated film without fluid", "Simulated film with an effusion"):
+        page.locator(".scans .tiles").first.get_by_text(title, exact=True).click()
+        page.wait_for_selector(f".top .open:has-text('{title}')")
+        page.keyboard.press("[")
+    page.wait_for_selector(".probabilities .number:not(:empty)", state="attached")
+    choose(page, "occlusion")
+    page.keyboard.press("c")
+    page.wait_for_selector(".column >> nth=1")
+    page.get_by_label("Method, Column 2").select_option("occlusion")
+    page.get_by_label("Model, Column 2").select_option("lucency:effusion")
+    page.click("#question .primary")
+    page.wait_for_selector(".answer .said .verdict:not(:empty)")
+    heads = page.locator(".comparing .numbers th[scope=col]")
+    assert heads.all_inner_texts()[1:] == ["1 Occlusion, lucency:phantom", "2 Occlusion, lucency:effusion"]
+    page.get_by_label("Model, Column 2").select_option("lucency:phantom")
+    page.get_by_label("Film, Column 2").select_option(label="Simulated film without fluid")
+    assert page.inner_text(".column >> nth=1").split("\n")[1] == "Not run yet"
+    page.click("#question .primary")
+    until(page, "document.querySelectorAll('.comparing thead th').length === 3")
+    assert heads.all_inner_texts()[1:] == [
+        "1 Occlusion, Simulated film with an effusion",
+        "2 Occlusion, Simulated film without fluid",
+    ]
+    # Maps agree on one film or not at all.
+    assert page.inner_text(".answer .said .verdict") == ""
+    films = page.evaluate("[...document.querySelectorAll('.column lucency-viewer')].map((v) => v.film.title)")
+    assert films == ["Simulated film with an effusion", "Simulated film without fluid"]
+    values = [float(row.all_inner_texts()[0]) for row in (page.locator(".column .fact").nth(i) for i in range(2))]
+    assert values[0] > values[1]
+
+
 def test_an_earlier_answer_that_comes_late_does_not_undo_what_was_chosen(room: Room) -> None:
-    run(opened(room.page()), "occlusion")
+    first = opened(room.page())
+    choose(first, "occlusion")
+    # One that no other test has made, so that it is the newest.
+    first.locator(".parameters").get_by_label("Stride", exact=True).fill("28")
+    first.locator(".parameters").get_by_label("Stride", exact=True).blur()
+    first.click("#run")
+    first.wait_for_selector("#run:not(.stop)")
     page = room.page()
     held: list[Route] = []
     page.route("**/api/v1/explanations/*/packed", lambda route: held.append(route))
@@ -309,10 +355,17 @@ def test_an_earlier_answer_that_comes_late_does_not_undo_what_was_chosen(room: R
 def test_a_link_opens_the_same_view_after_the_server_was_killed(room: Room) -> None:
     page = opened(room.page())
     run(page, "occlusion")
-    with page.expect_download() as download:
-        page.get_by_label("Save WebP").click()
-    with Image.open(download.value.path()) as film:
-        assert film.n_frames > 1  # type: ignore[attr-defined]
+    for kind in ("WebP", "GIF"):
+        with page.expect_download() as download:
+            page.get_by_label(f"Save {kind}").click()
+        assert download.value.suggested_filename == f"animation.{kind.lower()}"
+        with Image.open(download.value.path()) as film:
+            assert film.format == ("WEBP" if kind == "WebP" else kind)
+            assert film.n_frames > 1  # type: ignore[attr-defined]
+    if find_spec("imageio_ffmpeg"):
+        with page.expect_download() as download:
+            page.get_by_label("Save MP4").click()
+        assert download.value.path().read_bytes()[4:8] == b"ftyp"
     with page.expect_download() as download:
         page.get_by_label("Save Explanation").click()
     assert download.value.path().read_bytes()[:2] == b"PK"
@@ -365,6 +418,68 @@ def test_files_and_phantoms_are_opened_and_what_cannot_be_is_said(room: Room, tm
     page.get_by_label("Take mine.png off the list").click()
     page.wait_for_timeout(200)
     assert "mine.png" not in [entry["title"] for entry in room.server.get("worklist")["entries"]]
+
+
+def test_a_folder_is_opened_and_files_are_dropped(room: Room, tmp_path: Path) -> None:
+    page = room.page()
+    folder, one, other = tmp_path / "films", tmp_path / "dropped.png", tmp_path / "inside"
+    for number, place in enumerate((folder / "a.png", folder / "b.png", one, other / "deep" / "c.png")):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(number).random((96, 80)) * 255
+        Image.fromarray(values.astype(np.uint8)).save(place)
+    page.get_by_label("Open a folder").last.set_input_files(folder)
+    page.wait_for_selector(".top .open:has-text('a.png')")
+    page.wait_for_selector(".scans .tiles .title:text-is('b.png')", state="attached")
+    dropped(page, one)
+    page.wait_for_selector(".top .open:has-text('dropped.png')")
+    dropped(page, other)
+    page.wait_for_selector(".top .open:has-text('c.png')")
+    titles = [entry["title"] for entry in room.server.get("worklist")["entries"]]
+    assert {"a.png", "b.png", "dropped.png", "c.png"} <= set(titles)
+    assert page.locator(".errors li").count() == 0
+
+
+def dropped(page: Page, *paths: Path) -> None:
+    """As by a hand: the browser itself opens what is dropped, so that folders are folders."""
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 400, "data": data})
+        if kind == "dragOver":
+            assert page.locator("body.dropping").count() == 1
+    assert page.locator("body.dropping").count() == 0
+
+
+def test_a_server_that_needs_a_token_asks_for_it_in_the_page(browser: Browser, tmp_path: Path) -> None:
+    server = Server(tmp_path, token="a-token-of-the-test")
+    context = browser.new_context()
+    try:
+        room = Room(server, context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(server.address)
+        field = page.get_by_label("Token")
+        field.fill("another")
+        field.press("Enter")
+        page.wait_for_selector(".login .wrong:not(:empty)")
+        page.keyboard.press("Escape")
+        assert page.locator("dialog").count() == 1, "without a token there is nothing behind it"
+        field.fill("a-token-of-the-test")
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_selector('.connection[data-now="open"]', state="attached")
+        assert page.locator("dialog").count() == 0
+        opened(page)
+        # A token that is no longer known is asked for again, and what was asked goes on.
+        context.clear_cookies()
+        page.keyboard.press("n")
+        page.get_by_role("button", name="Make it").click()
+        page.get_by_label("Token").fill("a-token-of-the-test")
+        page.get_by_label("Token").press("Enter")
+        page.get_by_role("button", name="Show the truth").wait_for()
+        assert not room.complaints
+    finally:
+        context.close()
+        server.kill()
 
 
 def test_axe_finds_nothing_and_every_text_is_large_enough(room: Room) -> None:

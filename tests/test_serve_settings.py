@@ -66,18 +66,21 @@ def test_a_token_is_needed_beyond_this_machine_and_only_its_hash_is_kept(tmp_pat
     assert known == {"reading_room": hashed(token)}
     assert token not in (tmp_path / "tokens.json").read_text()
     app = create_app(settings(tmp_path, host="0.0.0.0", tokens=known), [bright()])
-    with TestClient(app, follow_redirects=False) as client:
-        for path in ("/api/v1/models", "/metrics", "/static/app.js", "/api/v1/openapi.json"):
+    with TestClient(app) as client:
+        for path in ("/api/v1/models", "/metrics", "/api/v1/openapi.json", "/static/../api/v1/models", "/nothing"):
             assert client.get(path).status_code == 401, path
-        assert client.get("/").headers["location"] == "/login"
-        assert client.get("/api/v1/health").status_code == 200
+        # The page asks for the token itself.
+        for path in ("/", "/static/app.js", "/viewer/viewer.js", "/api/v1/health"):
+            assert client.get(path).status_code == 200, path
         with pytest.raises(WebSocketDisconnect), client.websocket_connect("/api/v1/live"):
             pass
         assert client.get("/api/v1/models", headers={"Authorization": f"Bearer {token}"}).status_code == 200
         assert client.get("/api/v1/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
-        assert client.post("/login", data={"token": "wrong"}).status_code == 401
+        refused = client.post("/login", data={"token": "wrong"})
+        assert (refused.status_code, refused.json()["error"][-1]) == (401, ".")
+        assert "set-cookie" not in refused.headers
         logged = client.post("/login", data={"token": token})
-        assert logged.status_code == 303
+        assert logged.status_code == 204
         assert {"HttpOnly", "SameSite=strict"} <= {part.strip() for part in logged.headers["set-cookie"].split(";")}
         assert client.get("/api/v1/models").status_code == 200
         with client.websocket_connect("/api/v1/live"):

@@ -24,7 +24,7 @@ Beyond what was agreed between page and service:
   ``{"ask": {...as POST ask...}, "note"}``, answers and keeps it; ``DELETE questions/{id}``.
 - Live: ``{"type": "done", "run", "explanation", "cancelled"}``; a question that was answered before is done at once,
   and its timeline is there to be replayed. A second start on a socket ends the first run.
-- With tokens, a browser logs in at ``/login``, which sets a cookie; everything else sends ``Authorization: Bearer``.
+- With tokens, the page logs in by ``POST /login``, which sets a cookie; everything else sends ``Authorization: Bearer``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from urllib.parse import parse_qs
 import sqlalchemy.exc
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -67,9 +67,6 @@ if TYPE_CHECKING:
     from lucency.serve.on_ray import Replicas
 
 PAGE = Path(__file__).with_name("page")
-LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Lucency: log in</title>
-<h1>Lucency</h1><form method="post" action="/login"><label>Token <input name="token" type="password" autofocus
-autocomplete="current-password"></label> <button>Log in</button></form><p>{}</p></html>"""
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": words}
     for status, words in {
@@ -148,18 +145,15 @@ def _state(shop: Workshop, settings: Settings) -> APIRouter:
         index = PAGE / "index.html"
         return HTMLResponse(index.read_bytes() if index.exists() else b"<!doctype html><title>Lucency</title>")
 
-    @router.get("/login", include_in_schema=False)
-    def form() -> Response:
-        return HTMLResponse(LOGIN.format(""))
-
     @router.post("/login", include_in_schema=False)
     async def log_in(request: Request) -> Response:
         token = parse_qs((await request.body()).decode("utf-8", "replace")).get("token", [""])[0].strip()
         if whose(settings, token) is None:
-            return HTMLResponse(LOGIN.format("That token is not known; ask whoever runs this server for one."), 401)
-        back = RedirectResponse("/", 303)
-        back.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=request.url.scheme == "https")
-        return back
+            sentence = "That token is not known; ask whoever runs this server for one."
+            return JSONResponse({"error": sentence, "kind": "RefusedError"}, 401)
+        known = Response(status_code=204)
+        known.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+        return known
 
     @router.get("/api/v1/health")
     def health() -> dict[str, str]:

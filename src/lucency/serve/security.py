@@ -43,8 +43,10 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
-OPEN = ("/login", "/api/v1/health", "/api/v1/ready")
-"""What answers without a token."""
+OPEN = ("/", "/login", "/api/v1/health", "/api/v1/ready")
+"""What answers without a token; the page itself, which asks for it, holds nothing."""
+FILES = ("/static/", "/viewer/")
+"""Where the page's own files lie."""
 SMALL = 16 * 2**20
 """Bytes of a body that is no scan: a brush mask of a large film fits."""
 
@@ -111,7 +113,7 @@ class Guard:
         elif not self._own_origin(scope, headers):
             await _refuse(scope, send, 403, "Another page may not ask here; open the server's own page.")
         elif user is None and not self._open(scope):
-            await _refuse(scope, send, 401, "A token is needed: Authorization: Bearer TOKEN, or log in at /login.")
+            await _refuse(scope, send, 401, "A token is needed: log in on the page, or send Authorization: Bearer TOKEN.")
         elif (most := self._most(scope)) < int(_number(headers.get("content-length"))):
             await _refuse(scope, send, 413, f"The body is larger than the {most:,} bytes that are taken; send less.")
         else:
@@ -131,7 +133,7 @@ class Guard:
         return whose(self._settings, token.strip())
 
     def _open(self, scope: Scope) -> bool:
-        return scope["type"] == "http" and scope["path"] in OPEN
+        return scope["type"] == "http" and (scope["path"] in OPEN or scope["path"].startswith(FILES))
 
     def _own_host(self, host: str) -> bool:
         name = urlsplit(f"//{host}").hostname if host else None
@@ -202,9 +204,6 @@ async def _refuse(scope: Scope, send: Send, status: int, sentence: str) -> None:
         await send({"type": "websocket.close", "code": 4000 + status, "reason": sentence[:120]})
         return
     body = json.dumps({"error": sentence, "kind": "RefusedError"}).encode()
-    if status == 401 and scope["path"] == "/":
-        await _send(send, 303, {"location": "/login"}, b"")
-        return
     extra = {"www-authenticate": "Bearer"} if status == 401 else {}
     await _send(send, status, {"content-type": "application/json", **extra}, body)
 

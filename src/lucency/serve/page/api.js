@@ -1,6 +1,7 @@
 /** The service's answers, and its errors as the one sentence that it says. */
 
 import { unpack } from "/viewer/packing.js";
+import { login } from "./login.js";
 import { words } from "./words.js";
 
 /** @typedef {import("/viewer/packing.js").Packed} Packed */
@@ -42,6 +43,10 @@ async function call(method, path, how = {}) {
     throw new ServiceError(words.errors.unreachable, 0);
   }
   if (answer.ok) return answer;
+  if (answer.status === 401) {
+    await login();
+    return call(method, path, how);
+  }
   let said = "";
   try {
     const told = await answer.json();
@@ -97,5 +102,9 @@ export function uploadFolder(files, name) {
   return upload(new Blob([length.buffer, text, ...files]), name, "application/x-lucency-folder");
 }
 
-/** The address of what belongs to an explanation: a file to keep. @param {string} id @param {string} file */
+/**
+ * The address of what belongs to an explanation: a file to keep.
+ * @param {string} id
+ * @param {string} file
+ */
 export const address = (id, file) => `${ROOT}explanations/${encodeURIComponent(id)}/${file}`;

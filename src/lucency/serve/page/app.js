@@ -149,7 +149,10 @@ async function answered(id, fresh) {
   if (scan?.slices === 1) await replay(id);
 }
 
-/** The kept moments of a run. @param {string} id */
+/**
+ * The kept moments of a run.
+ * @param {string} id
+ */
 async function replay(id) {
   const { header, arrays } = await packed(`explanations/${id}/timeline`);
   if (store.state.answer?.id !== id) return;
@@ -291,7 +294,11 @@ live.addEventListener("connection", () => {
   const before = status.dataset.now;
   status.dataset.now = now;
   fill(status, words.connection[now]);
-  if (now === "lost" && before !== "lost") say(words.connection.lost, true);
+  if (now === "lost" && before !== "lost") {
+    say(words.connection.lost, true);
+    // A server that was started anew may want another token, which a socket does not tell.
+    get("models").catch(() => {});
+  }
   if (now === "open" && before === "lost") {
     say(words.connection.again, true);
     settled(words.errors.unreachable);
@@ -341,10 +348,14 @@ addEventListener("drop", (event) => {
   void dropped(event.dataTransfer).then((files) => (files.length ? scans.take(files) : undefined));
 });
 
-/** The files of what was dropped, those of folders included. @param {DataTransfer | null} data @returns {Promise<File[]>} */
+/**
+ * The files of what was dropped, those of folders included.
+ * @param {DataTransfer | null} data
+ * @returns {Promise<File[]>}
+ */
 async function dropped(data) {
   if (!data) return [];
-  const entries = [...data.items].map((item) => item.webkitGetAsEntry()).filter((entry) => entry !== null);
+  const entries = [...data.items].map((item) => item.webkitGetAsEntry()).flatMap((entry) => entry ?? []);
   /** @type {File[]} */
   const files = [];
   /** @param {FileSystemEntry} entry */
@@ -388,9 +399,9 @@ store.on(["scan", "mode", "answer", "choice", "view", "moment"], () => {
 
 async function begin() {
   const asked = link.read();
-  live.open();
   pacs.load().catch(complain);
-  const [models, methods, removals] = await Promise.all([get("models"), get("methods"), get("removals"), scans.load()]);
+  // The socket comes last: it cannot ask who is there.
+  const [models, methods, removals] = await Promise.all([get("models"), get("methods"), get("removals"), scans.load()]).finally(() => live.open());
   store.set({
     models,
     methods,

@@ -163,7 +163,10 @@ export class Ask {
     say(this.#sentence(question));
   }
 
-  /** Puts it into the report, or takes it out. @param {Asked} question */
+  /**
+   * Puts it into the report, or takes it out.
+   * @param {Asked} question
+   */
   async #pin(question) {
     if (question.id) {
       await remove(`questions/${question.id}`);
@@ -266,7 +269,11 @@ export class Ask {
   }
 }
 
-/** A question that the service kept. @param {any} found @returns {Asked} */
+/**
+ * A question that the service kept.
+ * @param {any} found
+ * @returns {Asked}
+ */
 function kept({ id, ask, answer }) {
   const sense = ask.remove ? "remove" : "keep";
   const region = Object.fromEntries(Object.entries(ask[sense]).filter(([, value]) => value !== null));
@@ -280,7 +287,11 @@ function kept({ id, ask, answer }) {
 /** @param {number | null} p */
 const odd = (p) => p !== null && p < ODD;
 
-/** A region as the viewer outlines it. @param {Record<string, any>} region @returns {Shape} */
+/**
+ * A region as the viewer outlines it.
+ * @param {Record<string, any>} region
+ * @returns {Shape}
+ */
 function markOf({ rectangle, ellipse, mask, superpixel }) {
   if (rectangle) return { kind: "rectangle", ...rectangle };
   if (ellipse) return { kind: "ellipse", ...ellipse };
@@ -290,7 +301,10 @@ function markOf({ rectangle, ellipse, mask, superpixel }) {
   return { kind: "brush", width, height, mask: Uint8Array.from({ length: width * height }, (_, i) => (bytes[i >> 3] >> (7 - (i & 7))) & 1) };
 }
 
-/** A mask of 0 and 1 as bits, the first the highest of its byte, in base64. @param {Uint8Array} mask */
+/**
+ * A mask of 0 and 1 as bits, the first the highest of its byte, in base64.
+ * @param {Uint8Array} mask
+ */
 function bits(mask) {
   const bytes = new Uint8Array(Math.ceil(mask.length / 8));
   mask.forEach((on, i) => {

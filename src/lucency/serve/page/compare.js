@@ -97,7 +97,10 @@ export class Compare {
     this.add();
   }
 
-  /** Columns from a link. @param {Asked[]} asked */
+  /**
+   * Columns from a link.
+   * @param {Asked[]} asked
+   */
   async restore(asked) {
     for (const one of asked.slice(0, MOST)) this.#new(one);
     this.#draw();
@@ -152,17 +155,27 @@ export class Compare {
   async #film(column) {
     const { scan, film } = this.store.state;
     if (column.film === column.asked.scan) return;
-    column.film = column.asked.scan;
+    const wanted = column.asked.scan;
+    column.film = wanted;
     const title = this.entries().find((entry) => entry.scan === column.asked.scan)?.title ?? "";
     const shown = scan?.scan === column.asked.scan && film ? film : filmOf(await packed(`scans/${column.asked.scan}/film`), title);
+    // Another one may have been chosen in the meantime.
+    if (column.film !== wanted) return;
     column.viewer.film = shown;
     if (this.columns[0] !== column) this.linked.follow(column.viewer);
   }
 
-  /** @param {Column} column */
+  /**
+   * Its number, its method, and the model or the film where that is not the same for all.
+   * @param {Column} column
+   */
   #name(column) {
     const title = this.store.state.methods.find((m) => m.name === column.asked.method)?.title ?? column.asked.method;
-    return `${this.columns.indexOf(column) + 1}  ${title}`;
+    const differs = (/** @type {"model" | "scan"} */ what) => new Set(this.columns.map((one) => one.asked[what])).size > 1;
+    const parts = [title];
+    if (differs("model")) parts.push(column.asked.model);
+    if (differs("scan")) parts.push(this.entries().find((entry) => entry.scan === column.asked.scan)?.title ?? "");
+    return `${this.columns.indexOf(column) + 1}  ${parts.join(", ")}`;
   }
 
   /** Runs what has no answer yet, or cancels what runs. */

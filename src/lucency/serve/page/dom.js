@@ -139,21 +139,24 @@ export function select(options, value, onchange, attributes) {
  * A dialog that closes by Escape, by its button or by a click beside it; what had the focus gets it back.
  * @param {string} title
  * @param {Child[]} content
- * @param {string} close what the closing button says
+ * @param {string} [close] what the closing button says; without it only `close()` closes
  */
 export function dialog(title, content, close) {
   const heading = h("h2", { id: `dialog-${++made}` }, title);
-  const made_ = h(
+  /** @type {HTMLDialogElement} */
+  const shown = h(
     "dialog",
     { "aria-labelledby": heading.id },
-    h("header", null, heading, button(close, () => made_.close(), { icon: "close" })),
+    h("header", null, heading, close ? button(close, () => shown.close(), { icon: "close" }) : null),
     h("div", { class: "content" }, ...content),
   );
-  made_.addEventListener("click", (event) => {
-    if (event.target === made_) made_.close();
-  });
-  made_.addEventListener("close", () => made_.remove());
-  document.body.append(made_);
-  made_.showModal();
-  return made_;
+  if (close) {
+    shown.addEventListener("click", (/** @type {MouseEvent} */ event) => {
+      if (event.target === shown) shown.close();
+    });
+  } else shown.addEventListener("cancel", (/** @type {Event} */ event) => event.preventDefault());
+  shown.addEventListener("close", () => shown.remove());
+  document.body.append(shown);
+  shown.showModal();
+  return shown;
 }

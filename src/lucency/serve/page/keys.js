@@ -23,7 +23,10 @@ export function listen(keys) {
   });
 }
 
-/** The list of keys. @param {[string, string][]} viewer those of the film */
+/**
+ * The list of keys.
+ * @param {[string, string][]} viewer those of the film
+ */
 export function help(viewer) {
   /** @param {[string, string][]} list @param {boolean} one whether each is a key or several, rather than words */
   const table = (list, one) =>

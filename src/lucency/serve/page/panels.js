@@ -63,7 +63,11 @@ export class Linked {
     this.#members = this.#members.filter((member) => member.viewer !== viewer);
   }
 
-  /** The centre as shares of the sides, so that it fits films of any size. @param {View} view @param {{sides: () => [number, number] | null}} from */
+  /**
+   * The centre as shares of the sides, so that it fits films of any size.
+   * @param {View} view
+   * @param {{sides: () => [number, number] | null}} from
+   */
   #normal(view, from) {
     const [height, width] = from.sides() ?? [1, 1];
     return { ...view, centre: /** @type {[number, number]} */ ([view.centre[0] / height, view.centre[1] / width]) };
@@ -84,7 +88,10 @@ export class Linked {
     this.#busy = false;
   }
 
-  /** Shows this everywhere; the centre in shares of the sides. @param {View} normal */
+  /**
+   * Shows this everywhere; the centre in shares of the sides.
+   * @param {View} normal
+   */
   show(normal) {
     for (const member of this.#members) this.#give(member, normal);
   }
@@ -95,7 +102,10 @@ export class Linked {
     return first?.sides() ? this.#normal(first.viewer.view, first) : null;
   }
 
-  /** Gives one the view of the first. @param {Viewer} viewer */
+  /**
+   * Gives one the view of the first.
+   * @param {Viewer} viewer
+   */
   follow(viewer) {
     const view = this.view;
     const member = this.#members.find((m) => m.viewer === viewer);
@@ -209,7 +219,10 @@ export class Panels {
         this.#reaction(moment, over, running);
   }
 
-  /** The scale of the finished map, so that a moment of its run is not shown louder than it was. @param {string} unit */
+  /**
+   * The scale of the finished map, so that a moment of its run is not shown louder than it was.
+   * @param {string} unit
+   */
   #limit(unit) {
     const whole = this.store.state.answer?.layers.find((layer) => layer.kind === "map" && layer.unit === unit);
     return whole?.limit ?? null;

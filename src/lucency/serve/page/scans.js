@@ -146,7 +146,11 @@ export class Scans {
     say(words.open.opened(entry.title), true);
   }
 
-  /** Puts it on top of the list, with a picture. @param {any} found @returns {Promise<Entry>} */
+  /**
+   * Puts it on top of the list, with a picture.
+   * @param {any} found
+   * @returns {Promise<Entry>}
+   */
   async #remember(found) {
     const known = this.entries.find((entry) => entry.scan === found.scan);
     const look = known?.look ?? {};
@@ -157,7 +161,11 @@ export class Scans {
     return entry;
   }
 
-  /** Remembers the last answer about a scan. @param {string} scan @param {string} explanation */
+  /**
+   * Remembers the last answer about a scan.
+   * @param {string} scan
+   * @param {string} explanation
+   */
   answered(scan, explanation) {
     const known = this.entries.find((entry) => entry.scan === scan);
     if (known) known.explanations = [...known.explanations.filter((id) => id !== explanation), explanation];
@@ -252,7 +260,10 @@ export function scanOf({ scan, title, width, height, notices, truth, slices }) {
   return { scan, title, width, height, notices, truth, slices };
 }
 
-/** A moment in a few letters. @param {string} iso */
+/**
+ * A moment in a few letters.
+ * @param {string} iso
+ */
 export function when(iso) {
   const then = new Date(iso);
   const today = new Date().toDateString() === then.toDateString();

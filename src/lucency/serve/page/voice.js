@@ -37,6 +37,7 @@ export function complain(error) {
   if (known === null) console.error(error);
   const text = known ?? words.errors.script;
   for (const entry of list.children) if (entry.firstChild?.textContent === text) return;
+  /** @type {HTMLLIElement} */
   const entry = h(
     "li",
     null,
@@ -46,7 +47,10 @@ export function complain(error) {
   list.append(entry);
 }
 
-/** Takes back an error that is over. @param {string} text */
+/**
+ * Takes back an error that is over.
+ * @param {string} text
+ */
 export function settled(text) {
   for (const entry of [...list.children]) if (entry.firstChild?.textContent === text) entry.remove();
 }

@@ -87,6 +87,12 @@ export const words = {
     without: /** @param {string[]} kinds */ (kinds) => `Without ${kinds.join(", ")}, which the archive does not take.`,
     later: /** @param {number} tries @param {string} at */ (tries, at) => `Tried ${tries === 1 ? "once" : `${tries} times`}, again at ${at}.`,
   },
+  login: {
+    heading: "Log in",
+    lead: "This server shows scans to those it knows. Whoever runs it gives you a token.",
+    token: "Token",
+    enter: "Log in",
+  },
   phantom: {
     heading: "New phantom",
     lead: "A simulated radiograph of a patient whose effusion is known exactly.",

@@ -14,6 +14,7 @@ import { unpack } from "./packing.js";
  */
 export async function carried(text) {
   const bytes = Uint8Array.from(atob(text.trim()), (one) => one.charCodeAt(0));
+  // @ts-ignore TypeScript before 5.1 does not know DecompressionStream.
   const plain = new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")));
   const packed = unpack(await plain.arrayBuffer());
   for (const [name, how] of Object.entries(packed.header.differences)) {

@@ -7,7 +7,10 @@
 /** @typedef {{name: string, points: [number, number][], band?: [number, number][]}} Series */
 
 const HUES = ["--curve-1", "--curve-2", "--curve-3", "--curve-4", "--curve-5", "--curve-6"];
-/** What stands in where a page has no colours of its own; both are read on light and on dark. @type {Record<string, string>} */
+/**
+ * What stands in where a page has no colours of its own; both are read on light and on dark.
+ * @type {Record<string, string>}
+ */
 const PLAIN = { "--line": "#80808059", "--film": "#00000000", "--curve-1": "#2f8fe0", "--curve-2": "#e0702f" };
 const DASHES = [[], [6, 4], [2, 3], [8, 3, 2, 3], [1, 2], [10, 4]];
 
@@ -50,7 +53,7 @@ export class Chart {
   #series = [];
   /** @type {{axes: [string, string], scatter: boolean, at: [number, number] | null, level: number | null}} */
   #how = { axes: ["", ""], scatter: false, at: null, level: null };
-  #asked = 0;
+  #drawing = false;
 
   constructor() {
     this.canvas.className = "chart";
@@ -74,8 +77,10 @@ export class Chart {
   }
 
   #later() {
-    this.#asked ||= requestAnimationFrame(() => {
-      this.#asked = 0;
+    if (this.#drawing) return;
+    this.#drawing = true;
+    requestAnimationFrame(() => {
+      this.#drawing = false;
       this.#paint();
     });
   }

@@ -12,7 +12,7 @@
  * Links viewers of one film, or of several planes of a volume.
  *
  * @param {Viewer[]} viewers
- * @param {{place?: boolean, layer?: boolean}} [how] `place`: they show the same place and point at it, not only with
+ * @param {{place?: boolean, layer?: boolean}} how `place`: they show the same place and point at it, not only with
  *   the same window and colours; `layer`: they show the layer of the same id
  */
 export function link(viewers, { place = true, layer = false } = {}) {

@@ -941,7 +941,10 @@ export class LucencyViewer extends HTMLElement {
 /** @type {Record<string, readonly [number, number]>} down and across */
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const STROKE = "rgb(93 180 255 / 55%)";
-/** What stays when a film of another size is opened. @type {(keyof View)[]} */
+/**
+ * What stays when a film of another size is opened.
+ * @type {(keyof View)[]}
+ */
 const KEPT = ["opacity", "palette", "threshold", "contour", "smooth", "flicker"];
 
 /**
