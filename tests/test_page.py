@@ -150,18 +150,18 @@ def opened(page: Page) -> Page:
     return page
 
 
-def choose(page: Page, method: str) -> None:
+def choose(page: Page, method: str, **parameters: str) -> None:
     page.get_by_label("Method", exact=True).select_option(method)
     if page.locator("#question details[open]").count() == 0:
         page.click("#question summary")
-    for name, value in QUICK[method].items():
+    for name, value in (QUICK[method] | parameters).items():
         control = page.locator(".parameters").get_by_label(name, exact=True)
         control.fill(value)
         control.blur()
 
 
-def run(page: Page, method: str) -> None:
-    choose(page, method)
+def run(page: Page, method: str, **parameters: str) -> None:
+    choose(page, method, **parameters)
     page.click("#run")
     page.wait_for_selector("#run:not(.stop)")
     page.wait_for_selector(".verdict:not(:empty)")
@@ -329,12 +329,8 @@ def test_two_models_and_two_films_stand_side_by_side(room: Room) -> None:
 
 def test_an_earlier_answer_that_comes_late_does_not_undo_what_was_chosen(room: Room) -> None:
     first = opened(room.page())
-    choose(first, "occlusion")
     # One that no other test has made, so that it is the newest.
-    first.locator(".parameters").get_by_label("Stride", exact=True).fill("28")
-    first.locator(".parameters").get_by_label("Stride", exact=True).blur()
-    first.click("#run")
-    first.wait_for_selector("#run:not(.stop)")
+    run(first, "occlusion", Patch="112", Stride="112")
     page = room.page()
     held: list[Route] = []
     page.route("**/api/v1/explanations/*/packed", lambda route: held.append(route))
@@ -354,7 +350,7 @@ def test_an_earlier_answer_that_comes_late_does_not_undo_what_was_chosen(room: R
 
 def test_a_link_opens_the_same_view_after_the_server_was_killed(room: Room) -> None:
     page = opened(room.page())
-    run(page, "occlusion")
+    run(page, "occlusion", Patch="75", Stride="75")
     for kind in ("WebP", "GIF"):
         with page.expect_download() as download:
             page.get_by_label(f"Save {kind}").click()

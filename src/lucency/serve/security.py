@@ -113,7 +113,9 @@ class Guard:
         elif not self._own_origin(scope, headers):
             await _refuse(scope, send, 403, "Another page may not ask here; open the server's own page.")
         elif user is None and not self._open(scope):
-            await _refuse(scope, send, 401, "A token is needed: log in on the page, or send Authorization: Bearer TOKEN.")
+            await _refuse(
+                scope, send, 401, "A token is needed: log in on the page, or send Authorization: Bearer TOKEN."
+            )
         elif (most := self._most(scope)) < int(_number(headers.get("content-length"))):
             await _refuse(scope, send, 413, f"The body is larger than the {most:,} bytes that are taken; send less.")
         else:
