@@ -24,7 +24,7 @@ Beyond what was agreed between page and service:
   ``{"ask": {...as POST ask...}, "note"}``, answers and keeps it; ``DELETE questions/{id}``.
 - Live: ``{"type": "done", "run", "explanation", "cancelled"}``; a question that was answered before is done at once,
   and its timeline is there to be replayed. A second start on a socket ends the first run.
-- With tokens, the page logs in by ``POST /login``, which sets a cookie; everything else sends ``Authorization: Bearer``.
+- With tokens, the page logs in by ``POST /login``, which sets a cookie; all else sends ``Authorization: Bearer``.
 """
 
 from __future__ import annotations
