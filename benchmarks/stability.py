@@ -1,6 +1,6 @@
 """Does the map of the same patient, taken twice, point to the same place?
 
-    python benchmarks/stability.py --out out/stability --films 30 --phantoms 20
+    python benchmarks/stability.py --out out/stability --films 30 --seconds 30 --phantoms 20
     python benchmarks/stability.py --out out/stability --report
 
 The first command measures and goes on where it was stopped; the second prints the tables from what is there.
@@ -107,26 +107,33 @@ class Subject:
     copies: bool = True
 
 
-def films(count: int, classifier: Classifier) -> Iterator[Subject]:
-    """Films that are called an effusion: one of each test patient, and after it a second one where there is one."""
+def films(count: int, seconds: int, classifier: Classifier) -> Iterator[Subject]:
+    """Films that are called an effusion: one of each test patient, and a second one of so many patients that have one."""
     with (shared() / "xrays" / "nih_labels.csv").open() as file:
         about = {row["image"]: (row["collection"], row["view"]) for row in csv.DictReader(file)}
     whose: dict[str, list[Path]] = defaultdict(list)
     for path, who, part in films_by_part():
         if part == "test":
             whose[who].append(path)
-    found = 0
+    found = paired = 0
     for who in sorted(whose, key=_digest):
         called: list[tuple[Path, Scan]] = []
         for path in sorted(whose[who], key=lambda p: _digest(p.name)):
             alike = not called or about[path.name] == about[called[0][0].name]
-            if alike and len(called) < 2 and _probability(classifier, scan := read_scan(path)) >= CALLED:
+            if (
+                alike
+                and len(called) < 1 + (paired < seconds)
+                and _probability(classifier, scan := read_scan(path)) >= CALLED
+            ):
                 called.append((path, scan))
         found += bool(called)
+        paired += len(called) == 2
         # Few patients have a second film, so those who do are taken beyond the count.
         if found <= count or len(called) == 2:
             for path, scan in called:
                 yield Subject(path.name, who, "effusion", scan, copies=found <= count and path == called[0][0])
+        if found >= count and paired >= seconds:
+            return
 
 
 def phantoms(count: int, classifier: Classifier) -> Iterator[Subject]:
@@ -362,6 +369,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--films", type=int, default=0)
+    parser.add_argument("--seconds", type=int, default=0, help="of how many patients a second film is read")
     parser.add_argument("--phantoms", type=int, default=0)
     parser.add_argument("--methods", default=";".join(METHODS), help="names, with a semicolon between them")
     parser.add_argument("--report", action="store_true")
@@ -374,7 +382,7 @@ def main() -> None:
     torch.set_num_threads(1)
     engines = {model: Engine(load_classifier(f"lucency:{model}")) for model in ("effusion", "phantom")}
     by_kind = (
-        films(args.films, engines["effusion"].classifier) if args.films else iter(()),
+        films(args.films, args.seconds, engines["effusion"].classifier),
         phantoms(args.phantoms, engines["phantom"].classifier),
     )
     # In turn, so that both are there whenever it is stopped.
