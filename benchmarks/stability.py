@@ -108,7 +108,7 @@ class Subject:
 
 
 def films(count: int, seconds: int, classifier: Classifier) -> Iterator[Subject]:
-    """Films that are called an effusion: one of each test patient, and a second one of so many patients that have one."""
+    """Films that are called an effusion: one of each test patient, and a second one of so many patients."""
     with (shared() / "xrays" / "nih_labels.csv").open() as file:
         about = {row["image"]: (row["collection"], row["view"]) for row in csv.DictReader(file)}
     whose: dict[str, list[Path]] = defaultdict(list)
