@@ -300,7 +300,7 @@ def tables(rows: list[Row]) -> Iterator[str]:
     """Markdown, by model."""
     for model in sorted({row["model"] for row in rows}):
         mine = [row for row in rows if row["model"] == model]
-        by_method: dict[str, list[Pair]] = defaultdict(list)
+        by_method: dict[str, list[Pair]] = {name: [] for name in METHODS}
         for method, pair in pairs(mine):
             by_method[method].append(pair)
         kinds = list(dict.fromkeys(pair.kind for found in by_method.values() for pair in found))
@@ -311,41 +311,44 @@ def tables(rows: list[Row]) -> Iterator[str]:
         if width:
             middle = float(np.median(width))
             yield f"The film is {middle:.0f} mm wide in the median, so 1 % is {middle / 100:.1f} mm.\n"
-        yield "Movement of the maximum in % of the width: median (90th percentile), pairs\n"
-        yield from _table(kinds, by_method, _movement)
-        yield f"\nShare within {NEAR:.0%} of the width, %\n"
-        yield from _table(kinds, by_method, _near)
-        yield "\nThe verdict's place stays, where the probability does, % (same / pairs)\n"
-        yield from _table(kinds, by_method, _placed)
+        yield from _summary(by_method)
+        yield "\nBy kind: median movement in % of the width (90th percentile); place the same / pairs that count\n"
+        yield "| method | " + " | ".join(kinds) + " |"
+        yield "| --- |" + " --- |" * len(kinds)
+        for method, found in by_method.items():
+            groups = ([pair for pair in found if pair.kind == kind] for kind in kinds)
+            if found:
+                yield f"| {method} | " + " | ".join(_cell(group) for group in groups) + " |"
         yield ""
 
 
-def _table(kinds: list[str], by_method: dict[str, list[Pair]], cell: Callable[[list[Pair]], str]) -> Iterator[str]:
-    copies_of_film = [kind for kind in kinds if kind not in (SEED, SECOND, ANOTHER)]
-    others = [kind for kind in kinds if kind not in copies_of_film]
-    yield "| method | " + " | ".join([*copies_of_film, "all six", *others]) + " |"
-    yield "| --- |" + " --- |" * (len(kinds) + 1)
+def _summary(by_method: dict[str, list[Pair]]) -> Iterator[str]:
+    names = ("copies", "median", "90 %", "within 10 %", "place stays", "pairs")
+    others = [kind for kind in (SECOND, ANOTHER) if any(p.kind == kind for found in by_method.values() for p in found)]
+    yield "| method | " + " | ".join([*names, *(f"{k}: {n}" for k in others for n in (*names[1:2], *names[3:]))]) + " |"
+    yield "| --- |" + " --- |" * (len(names) + 4 * len(others))
     for method, found in by_method.items():
-        groups = [[pair for pair in found if pair.kind == kind] for kind in copies_of_film]
-        groups.append([pair for pair in found if pair.kind in copies_of_film])
-        groups += [[pair for pair in found if pair.kind == kind] for kind in others]
-        yield f"| {method} | " + " | ".join(cell(group) if group else "" for group in groups) + " |"
+        cells: list[str] = []
+        for kind in ("", *others):
+            group = [p for p in found if (p.kind == kind if kind else p.kind not in (SEED, SECOND, ANOTHER))]
+            moved = [100 * pair.moved for pair in group if pair.moved is not None]
+            there = [pair for pair in group if pair.moved is not None]
+            cells += [] if kind else [str(len(moved))]
+            cells += [f"{np.median(moved):.1f}" if moved else ""]
+            cells += [] if kind else [f"{np.percentile(moved, 90):.0f}" if moved else ""]
+            cells += [_percent([pair.moved <= NEAR for pair in there if pair.moved is not None], there)]
+            known = [pair for pair in group if pair.alike and pair.same is not None]
+            cells += [_percent([bool(pair.same) for pair in known], known), str(len(known))]
+        yield f"| {method} | " + " | ".join(cells) + " |"
 
 
-def _movement(group: list[Pair]) -> str:
+def _cell(group: list[Pair]) -> str:
     moved = [100 * pair.moved for pair in group if pair.moved is not None]
-    return f"{np.median(moved):.1f} ({np.percentile(moved, 90):.0f}), {len(moved)}" if moved else ""
-
-
-def _near(group: list[Pair]) -> str:
-    there = [pair for pair in group if pair.moved is not None]
-    return _percent([pair.moved <= NEAR for pair in there if pair.moved is not None], there)
-
-
-def _placed(group: list[Pair]) -> str:
-    there = [pair for pair in group if pair.alike and pair.same is not None]
-    same = sum(bool(pair.same) for pair in there)
-    return f"{_percent([bool(pair.same) for pair in there], there)}, {same} / {len(there)}" if there else ""
+    known = [pair for pair in group if pair.alike and pair.same is not None]
+    if not moved:
+        return ""
+    said = f"{np.median(moved):.1f} ({np.percentile(moved, 90):.0f})"
+    return f"{said}; {sum(bool(pair.same) for pair in known)} / {len(known)}" if known else said
 
 
 def _percent(values: list[bool], there: list[Pair]) -> str:
