@@ -16,7 +16,7 @@ pytest.importorskip("dbos", reason="the serve extra is not installed")
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from lucency.errors import ParameterError
+from lucency.errors import OutputError, ParameterError
 from lucency.serve.app import create_app
 from lucency.serve.security import hashed, new_token, tokens
 from lucency.serve.settings import Settings
@@ -94,3 +94,11 @@ def test_an_anonymous_server_keeps_no_name(tmp_path: Path) -> None:
         client.get(f"/api/v1/explanations/{made}/report.html")
         assert about["title"].startswith("scan ")
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"Mustermann" in p.read_bytes()]
+
+
+def test_a_database_that_does_not_answer_is_said_without_its_password(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    with pytest.raises(OutputError, match="cannot use the database postgresql://127") as refusal:
+        create_app(settings(tmp_path, database="postgresql://user:secret@127.0.0.1:9/none"), [bright()])
+    assert "secret" not in str(refusal.value)
+    assert str(refusal.value).endswith("check --database.")

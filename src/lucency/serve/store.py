@@ -73,12 +73,19 @@ class Store:
         try:
             for part in (folder, folder / "scans", folder / "explanations"):
                 part.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._engine = sql.create_engine(url or f"sqlite:///{(folder / 'lucency.sqlite').absolute()}")
+            place = sql.make_url(url or f"sqlite:///{(folder / 'lucency.sqlite').absolute()}")
+            if place.get_backend_name() == "postgresql":
+                # The driver that the jobs bring along; SQLAlchemy's own choice may be another.
+                place = place.set(drivername="postgresql+psycopg")
+            self._engine = sql.create_engine(place)
             if self._engine.dialect.name == "sqlite":
                 sql.event.listen(self._engine, "connect", _prepared)
             _TABLES.create_all(self._engine)
         except (OSError, sql.exc.SQLAlchemyError, ModuleNotFoundError) as error:
             why = str(error).partition("\n")[0]
+            if url:
+                shown = url.partition("://")[0] + "://" + url.rpartition("@")[2].partition("?")[0]
+                raise OutputError(f"The server cannot use the database {shown} ({why}); check --database.") from error
             raise OutputError(f"The server cannot keep anything in {folder} ({why}); choose another --data.") from error
 
     def close(self) -> None:
