@@ -44,7 +44,7 @@ DRAWS = 1
 """How often fluid is added to each real film."""
 PLANS = {
     "phantom": Plan(steps=900, scans=8, holes=4, rate=1.5e-3),
-    "effusion": Plan(steps=500, scans=5, holes=4, rate=7e-4),
+    "effusion": Plan(steps=270, scans=5, holes=4, rate=7e-4),
 }
 WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "lucency" / "removal" / "weights"
 
