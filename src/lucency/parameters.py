@@ -80,7 +80,7 @@ def declared(cls: type[Any], base: type[Any]) -> None:
 
 @cache
 def _class_attributes(base: Hashable) -> dict[str, Any]:
-    hints = typing.get_type_hints(base).items()
+    hints = _hints(base).items()
     return {name: typing.get_args(hint)[0] for name, hint in hints if typing.get_origin(hint) is typing.ClassVar}
 
 
@@ -187,8 +187,8 @@ def _replaced(thing: Any, keys: Sequence[str], value: Any, whose: str) -> Any:
         ) from error
 
 
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+# Annotations are text, which would be compiled each time.
+_hints: Callable[[Any], dict[str, Any]] = cache(typing.get_type_hints)
 
 
 def parts_of(thing: Any, base: type[Any]) -> list[str]:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -346,6 +347,7 @@ def record_of(name: str, asked: Asked, explanation: Explanation) -> dict[str, An
     }
 
 
+@cache
 def _versions() -> list[str]:
     return [version("lucency"), torch.__version__]
 
