@@ -79,6 +79,8 @@ METHODS: dict[str, Method] = {
 BY_CHANCE = ("LIME, 160 samples", "RISE, 160 samples")
 TARGET, FIRST = "effusion", 7_950_000
 CALLED, SAME, NEAR = 0.5, 0.1, 0.1
+FEW = 5
+"""Patients below which there is no interval."""
 SHIFT, TURN, GAMMA, NOISE, QUALITY = 0.02, 3.0, 1.25, 0.02, 50
 ITSELF, SEED, SECOND, ANOTHER = "itself", "another seed", "second film", "another patient"
 
@@ -323,22 +325,22 @@ def tables(rows: list[Row]) -> Iterator[str]:
 
 
 def _summary(by_method: dict[str, list[Pair]]) -> Iterator[str]:
-    names = ("copies", "median", "90 %", "within 10 %", "place stays", "pairs")
+    names = ["copies", "moved by, % of the width (90th percentile)", "within 10 %, %", "place stays, % (same / pairs)"]
     others = [kind for kind in (SECOND, ANOTHER) if any(p.kind == kind for found in by_method.values() for p in found)]
-    yield "| method | " + " | ".join([*names, *(f"{k}: {n}" for k in others for n in (*names[1:2], *names[3:]))]) + " |"
-    yield "| --- |" + " --- |" * (len(names) + 4 * len(others))
+    for kind in others:
+        names += [f"{kind}: pairs", "moved by", "within 10 %", "place stays"]
+    yield "| method | " + " | ".join(names) + " |"
+    yield "| --- |" + " --- |" * len(names)
     for method, found in by_method.items():
         cells: list[str] = []
         for kind in ("", *others):
             group = [p for p in found if (p.kind == kind if kind else p.kind not in (SEED, SECOND, ANOTHER))]
-            moved = [100 * pair.moved for pair in group if pair.moved is not None]
-            there = [pair for pair in group if pair.moved is not None]
-            cells += [] if kind else [str(len(moved))]
-            cells += [f"{np.median(moved):.1f}" if moved else ""]
-            cells += [] if kind else [f"{np.percentile(moved, 90):.0f}" if moved else ""]
-            cells += [_percent([pair.moved <= NEAR for pair in there if pair.moved is not None], there)]
-            known = [pair for pair in group if pair.alike and pair.same is not None]
-            cells += [_percent([bool(pair.same) for pair in known], known), str(len(known))]
+            there = [(p.moved, p.patient) for p in group if p.moved is not None]
+            known = [(float(bool(p.same)), p.patient) for p in group if p.alike and p.same is not None]
+            moved = [100 * one for one, _ in there]
+            cells += [str(len(there)), f"{np.median(moved):.1f} ({np.percentile(moved, 90):.0f})" if moved else ""]
+            cells += [_percent([(float(one <= NEAR), who) for one, who in there])]
+            cells += [f"{_percent(known)}; {sum(one for one, _ in known):.0f} / {len(known)}" if known else ""]
         yield f"| {method} | " + " | ".join(cells) + " |"
 
 
@@ -351,11 +353,13 @@ def _cell(group: list[Pair]) -> str:
     return f"{said}; {sum(bool(pair.same) for pair in known)} / {len(known)}" if known else said
 
 
-def _percent(values: list[bool], there: list[Pair]) -> str:
+def _percent(values: list[tuple[float, str]]) -> str:
+    """A share, with its interval where there are enough patients for one."""
     if not values:
         return ""
-    mean, low, high = (100 * number for number in interval([float(v) for v in values], [p.patient for p in there]))
-    return f"{mean:.0f} ({low:.0f} to {high:.0f})"
+    shares, patients = zip(*values, strict=True)
+    mean, low, high = (100 * number for number in interval(shares, patients))
+    return f"{mean:.0f}" + (f" ({low:.0f} to {high:.0f})" if len(set(patients)) >= FEW else "")
 
 
 def _probability(classifier: Classifier, scan: Scan) -> float:
