@@ -1,4 +1,4 @@
-"""The shipped model ``lucency:effusion``: what it takes, what it gives, and how its training treats the films."""
+"""The shipped models for real films: what they take, what they give, and how their training treats the films."""
 
 from __future__ import annotations
 
@@ -36,22 +36,31 @@ SHARED = Path(os.environ.get("LUCENCY_SHARED", ROOT.parent / "shared"))
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real films are not beside the checkout")
 
 
-def test_it_is_small_and_knows_its_findings() -> None:
-    classifier = load_classifier("lucency:effusion")
+MODELS = {"effusion": 224, "effusion-320": 320}
+"""The pixels that each reads along a side."""
+both = pytest.mark.parametrize(("name", "size"), MODELS.items())
+
+
+@both
+def test_it_is_small_and_knows_its_findings(name: str, size: int) -> None:
+    classifier = load_classifier(f"lucency:{name}")
     assert classifier.classes == FINDINGS
-    assert len((files("lucency.classifier") / "weights" / "effusion.safetensors").read_bytes()) < 4_000_000
+    assert classifier.input_size == (size, size)
+    assert (ROOT / str(classifier.card)).is_file()
+    assert len((files("lucency.classifier") / "weights" / f"{name}.safetensors").read_bytes()) < 4_000_000
     with torch.inference_mode():
-        assert classifier(torch.rand(2, 1, 224, 224)).shape == (2, len(FINDINGS))
+        assert classifier(torch.rand(2, 1, size, size)).shape == (2, len(FINDINGS))
 
 
-def test_the_library_prepares_scans_as_the_training_did() -> None:
-    classifier = load_classifier("lucency:effusion")
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 256, 256), dtype=np.uint8)
+@both
+def test_the_library_prepares_scans_as_the_training_did(name: str, size: int) -> None:
+    classifier = load_classifier(f"lucency:{name}")
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 512, 512), dtype=np.uint8)
     scan = Scan(torch.from_numpy(pixels).float(), value_range=(0, 255))
     network = classifier.network()
     with torch.inference_mode():
         assert torch.allclose(
-            classifier(classifier.prepare(scan)[None]), network(normalised(resized(pixels))), rtol=1e-4, atol=1e-4
+            classifier(classifier.prepare(scan)[None]), network(normalised(resized(pixels, size))), rtol=1e-4, atol=1e-4
         )
 
 
@@ -130,7 +139,8 @@ def test_the_grey_first_layer_is_the_published_one_on_a_grey_film() -> None:
 
 
 @needs_shared
-def test_boxed_effusions_score_above_normal_films_of_unseen_patients() -> None:
+@both
+def test_boxed_effusions_score_above_normal_films_of_unseen_patients(name: str, size: int) -> None:
     with (SHARED / "xrays" / "nih_labels.csv").open() as file:
         rows = list(csv.DictReader(file))
     boxed = read_boxes()
@@ -141,10 +151,10 @@ def test_boxed_effusions_score_above_normal_films_of_unseen_patients() -> None:
         for row, part in zip(rows, parts, strict=True)
         if part == "test" and row["findings"] == "No Finding"
     ]
-    classifier = load_classifier("lucency:effusion")
+    classifier = load_classifier(f"lucency:{name}")
     medians = []
-    for names in (fluid[:12], normal[:12]):
-        scans = torch.stack([classifier.prepare(read_scan(SHARED / "xrays" / "nih" / name)) for name in names])
+    for images in (fluid[:12], normal[:12]):
+        scans = torch.stack([classifier.prepare(read_scan(SHARED / "xrays" / "nih" / image)) for image in images])
         with torch.inference_mode():
             medians.append(classifier(scans)[:, 0].median())
     assert medians[0] > medians[1]

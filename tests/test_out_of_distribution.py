@@ -146,12 +146,12 @@ def test_too_few_scans_are_refused() -> None:
         OutOfDistribution.fit(classifier_of(Means()), scans(100))
 
 
-@pytest.mark.parametrize("name", ["phantom", "effusion"])
+@pytest.mark.parametrize("name", ["phantom", "effusion", "effusion-320"])
 def test_the_shipped_models_know_clean_scans(name: str) -> None:
     classifier = load_classifier(f"lucency:{name}")
     known = OutOfDistribution.shipped(classifier)
     assert known is not None, "made for other weights; run training/clean_features.py again"
-    assert (known.p_values(torch.rand(4, 1, 224, 224)) < 0.01).all()
+    assert (known.p_values(torch.rand(4, 1, *classifier.input_size)) < 0.01).all()
 
 
 def test_a_frame_says_that_its_scan_is_odd() -> None:

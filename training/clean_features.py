@@ -2,6 +2,7 @@
 
     python training/clean_features.py lucency:phantom --work work/phantom
     python training/clean_features.py lucency:effusion --work work/effusion
+    python training/clean_features.py lucency:effusion-320 --work work/effusion-320
 
 ``--work`` is that of the model's training, where the pictures are cached. The reference is feature vectors, no
 pictures: training patients make the distances, validation patients set the error rate, and test patients, of whom
@@ -23,7 +24,6 @@ from lucency import load_classifier
 from lucency.checks.out_of_distribution import LEVEL, OutOfDistribution, features
 from lucency.engine import Engine
 
-SIZE = 224
 LARGEST = 600
 """Reference vectors that are kept."""
 PARTS = {"reference": "train", "held_out": "validation", "check": "test"}
@@ -44,9 +44,9 @@ def simulated(work: Path) -> dict[str, Pictures]:
     return found
 
 
-def real(work: Path) -> dict[str, Pictures]:
-    """The films, by part."""
-    films = read_films(work)
+def real(work: Path, size: int) -> dict[str, Pictures]:
+    """The films at least ``size`` pixels wide, by part."""
+    films = read_films(work, 256 if size <= 256 else 512)
     boxed = {str(films.patients[films.names.index(name)]) for name in read_boxes() if name in films.names}
     parts = np.array(part_of(list(films.patients), boxed))
     return {part: films.pixels[parts == name] for part, name in PARTS.items()}
@@ -54,24 +54,24 @@ def real(work: Path) -> dict[str, Pictures]:
 
 def features_of(engine: Engine, pictures: Pictures) -> NDArray[np.float64]:
     """Float64 ``[N, D]``."""
-    found = []
+    found, (size, _) = [], engine.classifier.input_size
     for start in range(0, len(pictures), 64):
         x = torch.from_numpy(pictures[start : start + 64]).float()[:, None] / 255
-        if x.shape[-1] != SIZE:
-            x = F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
+        if x.shape[-1] != size:
+            x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
         found.append(features(engine, x.clamp(0, 1)).cpu().double().numpy())
     return np.concatenate(found)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=["lucency:phantom", "lucency:effusion"])
+    parser.add_argument("model", choices=["lucency:phantom", "lucency:effusion", "lucency:effusion-320"])
     parser.add_argument("--work", type=Path, required=True)
     arguments = parser.parse_args()
 
     name = arguments.model.removeprefix("lucency:")
     classifier = load_classifier(arguments.model)
-    pictures = simulated(arguments.work) if name == "phantom" else real(arguments.work)
+    pictures = simulated(arguments.work) if name == "phantom" else real(arguments.work, int(classifier.input_size[0]))
     rng = np.random.default_rng(0)
     some = pictures["reference"]
     pictures["reference"] = some[np.sort(rng.permutation(len(some))[:LARGEST])]
