@@ -86,6 +86,39 @@ def test_a_prior_that_knows_saves_more_and_one_that_is_wrong_costs_only_time() -
     assert np.mean(wrong) >= 0.8
 
 
+def test_a_prior_that_knows_where_it_may_be_wrong_is_asked_about_there() -> None:
+    silent, frank = [], []
+    for seed in range(6):
+        falls = hill(seed)
+        inner = Scale(0.9, True).inward(falls)
+        # It misses another hill, where nothing but its doubt points to.
+        other = hill(seed + 50)
+        both = falls + 0.5 * other
+        silent.append(asked(both, Prior(inner, True))[0])
+        frank.append(asked(both, Prior(inner, True, 0.002 + 0.5 * other.abs()))[0])
+    assert np.mean(frank) < 0.8 * np.mean(silent)
+
+
+def test_where_most_of_the_patches_were_not_enough_the_others_follow_at_once() -> None:
+    falls = torch.rand(len(PATCHES), generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.4
+    kinds, batches = torch.zeros(len(PATCHES), dtype=torch.long), []
+    prior, chance = Prior(torch.ones_like(falls), False), torch.Generator().manual_seed(0)
+    for which, _, belief in settled(prior, PATCHES, kinds, Scale(0.9, True), lambda w: falls[w], 0.9, chance):
+        batches.append(len(which))
+    assert sum(batches) == len(PATCHES)
+    assert belief is None
+    assert 0.1 * len(PATCHES) < batches[-1] <= 0.25 * len(PATCHES)
+    assert len(batches) < 15
+
+
+def test_small_errors_of_the_score_as_errors_of_the_log_odds() -> None:
+    scale, values = Scale(0.9, True), torch.linspace(-1, 4, 11, dtype=torch.float64)
+    little = 1e-6 * torch.ones_like(values)
+    there = scale.inward(scale.outward(values) + little) - values
+    assert torch.allclose(scale.inward_error(little, values), there, rtol=1e-3)
+    assert torch.equal(Scale(3.0, False).inward_error(little, values), little)
+
+
 def test_what_is_agreed_on() -> None:
     falls = hill(1)
     assert agreeing(PATCHES, falls, falls[None]) == 1

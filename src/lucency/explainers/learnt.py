@@ -58,6 +58,7 @@ class Prediction:
     Attributes:
         lattice: the value of each place of the teacher, ``[*lattice]`` (of occlusion: each patch).
         inner: what the decoder said of each in its own unit (of occlusion falls of the log-odds, for probabilities).
+        error: by how much it expects each value to be off, ``[*lattice]``; above 0, not calibrated.
         heatmap: ``[*grid]``.
         band: half of the width of the band around it, ``[*grid]``; it holds the slow map at a share
             :data:`COVERAGE` of places.
@@ -66,6 +67,7 @@ class Prediction:
 
     lattice: Tensor
     inner: Tensor
+    error: Tensor
     heatmap: Tensor
     band: Tensor
     distance: float
@@ -124,6 +126,7 @@ class Learnt:
         return Prediction(
             said.value[0],
             raw[0, 0],
+            said.error[0],
             both[0],
             self.trust.factor * both[1],
             distance / self.trust.threshold if math.isfinite(self.trust.threshold) else 0.0,

@@ -15,7 +15,7 @@ from lucency.classifier.hooks import hooked
 from lucency.errors import QuestionError
 from lucency.work import introducing
 
-RESOLUTIONS = 3
+RESOLUTIONS = 4
 FINEST = 3
 """Maps with more pixels than this many times a map of the coarsest useful one tell little more and cost much."""
 ASPECT = 1.5

@@ -1,7 +1,7 @@
 """Predict, then verify: which patches to ask about until what a reader takes from the map is settled.
 
 A prior says what each patch will do (the instant map where there is one, else Grad-CAM). The falls are then a Gaussian
-process around it: neighbouring patches err alike, and more where the prior says much or doubts. Patches are evaluated
+process around it: neighbouring patches err alike, and more where the prior says much or expects to be wrong. Patches are evaluated
 where the doubt is largest, some at random; exact answers replace what was predicted and move their neighbours (a
 regression on prior and neighbours, Rasmussen & Williams 2006, chapter 2). How far predictions missed so far sets the
 width of the band. The answer is settled when, of maps drawn from what is still possible, the asked share agree with the
@@ -30,7 +30,12 @@ from lucency.removal import Removal
 from lucency.scan import Scan
 
 FIRST, ROUND = 24, 12
-"""Patches that are evaluated before the model is first fitted, and between two looks at it."""
+"""Patches that are evaluated before the model is first fitted, and at least between two looks at it."""
+GROWTH = 0.2
+"""A round is at least this share of what is known: the more is known, the less a few answers change."""
+MOST = 0.75
+"""Where so large a share of the patches was not enough, the others are evaluated too: little is left to save."""
+WIDER = 1.0
 RANDOM = 0.25
 """Share of the patches of a round that are drawn at random: they keep the band honest where nothing was expected."""
 DRAWN = 48
@@ -40,7 +45,7 @@ REFIT = 1.4
 """The parameters of the model are fitted anew when there are this many times as many answers."""
 SIGMAS = (0.05, 0.15, 0.4, 1.0, 2.5)
 LENGTHS = (0.8, 1.6, 3.0, 6.0)
-FLOORS = (0.01, 0.05, 0.2)
+FLOORS = (0.001, 0.005, 0.02, 0.1)
 IOU, ERROR = 0.9, 0.02
 SURE = 1e-7
 
@@ -53,10 +58,13 @@ class Prior:
         value: float64 ``[N]``; of any size, where ``known`` is false.
         known: whether the value is a fall (of the log-odds where the score is a probability), and not only larger where
             more is expected.
+        error: float64 ``[N]``, by how much each is expected to be off, as a fall of the score; ``None`` where nothing
+            says so.
     """
 
     value: Tensor
     known: bool
+    error: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,13 @@ class Scale:
             return values
         clean = torch.tensor(self.clean, dtype=torch.float64)
         return clean - torch.sigmoid(_logit(clean) - values)
+
+    def inward_error(self, errors: Tensor, values: Tensor) -> Tensor:
+        """Small errors of falls of the score -> errors of what is modelled, where that is ``values``."""
+        if not self.odds:
+            return errors
+        left = torch.sigmoid(_logit(torch.tensor(self.clean, dtype=torch.float64)) - values)
+        return errors / (left * (1 - left)).clamp_min(SURE)
 
 
 def _logit(p: Tensor) -> Tensor:
@@ -130,7 +145,7 @@ def prior_of(
             and learnt.teacher.odds == (question.watch == "probability")
         )
         if same:
-            return Prior(found.inner.double().flatten(), True), "instant map"
+            return Prior(found.inner.double().flatten(), True, found.error.double().flatten()), "instant map"
         return Prior(patches.beneath(found.heatmap[None]).double().flatten(), False), "instant map"
     try:
         heatmap = GradCam().on_scan(engine.open(scan, question))[0]
@@ -180,7 +195,7 @@ def settled(
                 return
             continue
         if field is None or int(known.sum()) >= REFIT * fitted_with:
-            field, fitted_with = _Field.fitted(prior, patches, inner, known), int(known.sum())
+            field, fitted_with = _Field.fitted(prior, patches, scale, inner, known), int(known.sum())
         guess = field.guess(inner, known)
         belief = _believed(guess, patches, scale, falls, misses[-RECENT:], generator)
         yield which, found, belief
@@ -205,13 +220,17 @@ def _first(prior: Prior, kinds: Tensor, known: Tensor, generator: torch.Generato
 
 def _next(guess: _Guess, scale: Scale, kinds: Tensor, generator: torch.Generator) -> Tensor:
     """The patches of one kind with the most doubt, and some at random."""
+    known = int(guess.known.sum())
+    if known >= MOST * len(guess.known):
+        return (~guess.known).nonzero(as_tuple=True)[0]
     # What the doubt means for the score.
     want = scale.outward(guess.mean + guess.spread) - scale.outward(guess.mean - guess.spread)
-    drawn = max(1, round(RANDOM * ROUND))
+    size = max(ROUND, round(GROWTH * known))
+    drawn = max(1, round(RANDOM * size))
     best, gain = None, -1.0
     for kind in sorted(set(kinds[~guess.known].tolist())):
         (alike,) = ((kinds == kind) & ~guess.known).nonzero(as_tuple=True)
-        top = alike[want[alike].argsort(descending=True)[: ROUND - drawn]]
+        top = alike[want[alike].argsort(descending=True)[: size - drawn]]
         if float(want[top].sum()) > gain:
             best, gain, rest = top, float(want[top].sum()), alike
     assert best is not None
@@ -227,7 +246,7 @@ def _believed(
         z = torch.cat(misses).abs()
         # Of a normal distribution both are 1; rare large misses count by the second.
         wide = max(float(z.square().mean().sqrt()), float(z.quantile(0.95)) / 1.96)
-        draws = guess.mean + max(wide, 1.0) * (draws - guess.mean)
+        draws = guess.mean + WIDER * max(wide, 1.0) * (draws - guess.mean)
     mean, draws = scale.outward(guess.mean), scale.outward(draws)
     mean[guess.known], draws[:, guess.known] = falls[guess.known], falls[guess.known]
     return Belief(mean, draws, agreeing(patches, mean, draws))
@@ -267,7 +286,7 @@ class _Field:
         self._mean, self._covariance = mean, covariance
 
     @classmethod
-    def fitted(cls, prior: Prior, patches: Patches, falls: Tensor, known: Tensor) -> _Field:
+    def fitted(cls, prior: Prior, patches: Patches, unit: Scale, falls: Tensor, known: Tensor) -> _Field:
         """The likeliest of a few."""
         (at,) = known.nonzero(as_tuple=True)
         y = falls[at]
@@ -278,12 +297,16 @@ class _Field:
             value = value * (scale / float(value.abs().max().clamp_min(1e-12)))
         mean = value if prior.known else torch.zeros_like(value)
         slope = 1.0 if prior.known else 2.0
+        amount = value.abs()
+        if prior.error is not None:
+            error = unit.inward_error(prior.error, value)
+            amount = 0.5 * (amount + scale / float(error.max()) * error)
         level = (0.2 * scale) ** 2
         places = patches.places.double()
 
         def covariance(which: Tensor, length: float, floor: float, sigma: float) -> Tensor:
             apart = math.sqrt(3) / length * torch.cdist(places[which], places[which])
-            size = sigma * (value[which].abs() + floor * scale)
+            size = sigma * (amount[which] + floor * scale)
             own = size[:, None] * ((1 + apart) * torch.exp(-apart)) * size
             return own + level + slope**2 * value[which, None] * value[which]
 
