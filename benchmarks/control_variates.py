@@ -1,4 +1,4 @@
-"""Would a control variate save evaluations of LIME, Kernel SHAP and RISE? Variances between seeds, with one and without.
+"""Would a control variate save evaluations of LIME, Kernel SHAP and RISE? Variances between seeds, with and without.
 
     python benchmarks/control_variates.py [--phantoms 2] [--seeds 4]
 

@@ -99,15 +99,14 @@ def test_a_prior_that_knows_where_it_may_be_wrong_is_asked_about_there() -> None
     assert np.mean(frank) < 0.8 * np.mean(silent)
 
 
-def test_where_most_of_the_patches_were_not_enough_the_others_follow_at_once() -> None:
+def test_where_half_of_the_patches_settle_next_to_nothing_the_others_follow_at_once() -> None:
     falls = torch.rand(len(PATCHES), generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.4
     kinds, batches = torch.zeros(len(PATCHES), dtype=torch.long), []
     prior, chance = Prior(torch.ones_like(falls), False), torch.Generator().manual_seed(0)
-    for which, _, belief in settled(prior, PATCHES, kinds, Scale(0.9, True), lambda w: falls[w], 0.9, chance):
+    for which, _, _ in settled(prior, PATCHES, kinds, Scale(0.9, True), lambda w: falls[w], 0.9, chance):
         batches.append(len(which))
     assert sum(batches) == len(PATCHES)
-    assert belief is None
-    assert 0.1 * len(PATCHES) < batches[-1] <= 0.25 * len(PATCHES)
+    assert 0.3 * len(PATCHES) < batches[-1] <= 0.5 * len(PATCHES)
     assert len(batches) < 15
 
 

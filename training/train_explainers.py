@@ -4,8 +4,9 @@
     python training/train_explainers.py effusion --work work/explainers
 
 Simulated patients have seeds of their own, which trained no model: 7,000,000 and up for training and calibration,
-7,900,000 and up for the report. On a few of the first what stands here was chosen; these train nothing. Of the real films those of the training and validation patients of ``lucency:effusion``
-train and calibrate, split again by patient, and test patients are looked at for the report only.
+7,900,000 and up for the report. On a few of the first what stands here was chosen; these train nothing. Of the real
+films those of the training and validation patients of ``lucency:effusion`` train and calibrate, split again by patient,
+and test patients are looked at for the report only.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ PATIENTS = 900
 """Simulated ones, with some 2,250 scans."""
 CHOSE = 0.06
 """Share of the simulated patients that train on whom taps and epochs were chosen."""
-COUNTS = {"phantom": 1769, "effusion": 591}
+COUNTS = {"phantom": 1285, "effusion": 591}
 """How many scans of all, in an order that a hash decides, are looked at."""
-PLANS = {"phantom": Plan(looks=24, checks=48, epochs=50), "effusion": Plan(looks=32, checks=48, epochs=14)}
+PLANS = {"phantom": Plan(looks=24, checks=48, epochs=70), "effusion": Plan(looks=32, checks=48, epochs=14)}
 
 
 def simulated(folder: Path, first: int, count: int) -> None:

@@ -27,6 +27,9 @@ FORMAT = "lucency-explainer-1"
 TEACHERS: Mapping[str, type[Teacher]] = {t.name: t for t in (OcclusionTeacher, ShapleyTeacher, RiseTeacher)}
 COVERAGE = 0.9
 """Share of the places of a new scan that the band is to hold."""
+LEAST = 0.01
+"""Every error is expected to be at least this share of the largest value of the map: what a decoder expects of places
+that it knows from its training is next to nothing, and a band around that would be wide everywhere else."""
 FAR = 0.01
 """Share of scans like those of the training that may be called unlike them."""
 DIRECTIONS = 32
@@ -128,7 +131,7 @@ class Learnt:
             raw[0, 0],
             said.error[0],
             both[0],
-            self.trust.factor * both[1],
+            self.trust.factor * (both[1] + LEAST * both[0].abs().max()),
             distance / self.trust.threshold if math.isfinite(self.trust.threshold) else 0.0,
         )
 

@@ -1,12 +1,12 @@
 """Predict, then verify: which patches to ask about until what a reader takes from the map is settled.
 
 A prior says what each patch will do (the instant map where there is one, else Grad-CAM). The falls are then a Gaussian
-process around it: neighbouring patches err alike, and more where the prior says much or expects to be wrong. Patches are evaluated
-where the doubt is largest, some at random; exact answers replace what was predicted and move their neighbours (a
-regression on prior and neighbours, Rasmussen & Williams 2006, chapter 2). How far predictions missed so far sets the
-width of the band. The answer is settled when, of maps drawn from what is still possible, the asked share agree with the
-mean map in what a reader takes from it: the peak within one patch, the region above half of the maximum with an
-intersection over union of 0.9, no error above 2 % of the largest value.
+process around it: neighbouring patches err alike, and more where the prior says much or expects to be wrong. Patches
+are evaluated where the doubt is largest, some at random; exact answers replace what was predicted and move their
+neighbours (a regression on prior and neighbours, Rasmussen & Williams 2006, chapter 2). How far predictions missed so
+far sets the width of the band. The answer is settled when, of maps drawn from what is still possible, the asked share
+agree with the mean map in what a reader takes from it: the peak within one patch, the region above half of the maximum
+with an intersection over union of 0.9, no error above 2 % of the largest value.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ FIRST, ROUND = 24, 12
 """Patches that are evaluated before the model is first fitted, and at least between two looks at it."""
 GROWTH = 0.2
 """A round is at least this share of what is known: the more is known, the less a few answers change."""
-MOST = 0.75
-"""Where so large a share of the patches was not enough, the others are evaluated too: little is left to save."""
-WIDER = 1.0
+HALF = 0.5
+"""Where so large a share of the patches was evaluated and no more of the maps agree, the others follow at once."""
+WIDER = 1.4
+"""How much wider still draws are made: of 1, 1.4 and 2 the least with which the promise held on at least 31 of 33
+simulated patients that trained nothing, which is what 90 % of further ones asks for."""
 RANDOM = 0.25
 """Share of the patches of a round that are drawn at random: they keep the band honest where nothing was expected."""
 DRAWN = 48
@@ -179,10 +181,16 @@ def settled(
     falls, inner = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
     guess: _Guess | None = None
     field: _Field | None = None
+    share = 0.0
     misses: list[Tensor] = []
     fitted_with = 0
     while True:
-        which = _first(prior, kinds, known, generator) if guess is None else _next(guess, scale, kinds, generator)
+        if guess is None:
+            which = _first(prior, kinds, known, generator)
+        elif int(known.sum()) >= HALF * n and share < HALF:
+            (which,) = (~known).nonzero(as_tuple=True)
+        else:
+            which = _next(guess, scale, kinds, generator)
         found = ask(which).double().cpu()
         values = scale.inward(found)
         if guess is not None:
@@ -198,8 +206,9 @@ def settled(
             field, fitted_with = _Field.fitted(prior, patches, scale, inner, known), int(known.sum())
         guess = field.guess(inner, known)
         belief = _believed(guess, patches, scale, falls, misses[-RECENT:], generator)
+        share = belief.share
         yield which, found, belief
-        if belief.share >= confidence:
+        if share >= confidence:
             return
 
 
@@ -220,12 +229,9 @@ def _first(prior: Prior, kinds: Tensor, known: Tensor, generator: torch.Generato
 
 def _next(guess: _Guess, scale: Scale, kinds: Tensor, generator: torch.Generator) -> Tensor:
     """The patches of one kind with the most doubt, and some at random."""
-    known = int(guess.known.sum())
-    if known >= MOST * len(guess.known):
-        return (~guess.known).nonzero(as_tuple=True)[0]
     # What the doubt means for the score.
     want = scale.outward(guess.mean + guess.spread) - scale.outward(guess.mean - guess.spread)
-    size = max(ROUND, round(GROWTH * known))
+    size = max(ROUND, round(GROWTH * int(guess.known.sum())))
     drawn = max(1, round(RANDOM * size))
     best, gain = None, -1.0
     for kind in sorted(set(kinds[~guess.known].tolist())):
