@@ -70,7 +70,7 @@ def test_the_promise_holds_with_fewer_patches() -> None:
         held.append(agreeing(PATCHES, falls, mean[None]))
         counts.append(count)
     assert np.mean(held) >= 0.8
-    assert np.mean(counts) < 0.6 * len(PATCHES)
+    assert np.mean(counts) < 0.7 * len(PATCHES)
 
 
 def test_a_prior_that_knows_saves_more_and_one_that_is_wrong_costs_only_time() -> None:
