@@ -313,7 +313,7 @@ class _Training:
         usual = self._usual_signal(part)
         decoder.prepare(part.maps(some), math.sqrt(usual))
         if len(self.grid) == 2:
-            decoder = decoder.to(memory_format=torch.channels_last)
+            _laid_out(decoder, torch.channels_last)
         average = copy.deepcopy(decoder)
         half = self._half_is_quicker(decoder, part, some[:BATCH], usual)
         adam = torch.optim.AdamW(decoder.parameters(), lr=RATE, weight_decay=1e-2)
@@ -342,7 +342,8 @@ class _Training:
         with torch.no_grad():
             for parameter in average.parameters():
                 parameter.copy_(parameter.half().float())
-        return average.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
+        _laid_out(average, torch.contiguous_format)
+        return average.eval().requires_grad_(False)
 
     def _half_is_quicker(self, decoder: Decoder, part: _Part, which: Tensor, usual: float) -> bool:
         """Whether a step takes less time in bfloat16, which some processors have instructions for."""
@@ -434,6 +435,13 @@ class _Training:
             thing.load_state_dict(state[name])
         generator.set_state(state["generator"])
         return int(state["epoch"])
+
+
+def _laid_out(decoder: Decoder, layout: torch.memory_format) -> None:
+    """Lays the weights out anew; values stay."""
+    for parameter in decoder.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
 def _seed(seed: int, name: str) -> int:
