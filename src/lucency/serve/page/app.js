@@ -37,7 +37,7 @@ let run = null;
 const scans = new Scans(store, (scan, explanation) => void show(scan, explanation).catch(complain));
 const pacs = new Pacs();
 const panels = new Panels(store);
-const timeline = new Timeline(store);
+const timeline = new Timeline(store, () => run?.cancel());
 const ask = new Ask(store);
 const compare = new Compare(store, live, () => scans.entries);
 

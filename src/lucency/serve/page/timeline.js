@@ -13,6 +13,7 @@ export class Timeline {
   #slider = h("input", { type: "range", min: 0, max: 0, value: "0", step: 1, "aria-label": words.line.scrub, oninput: () => this.go(Number(this.#slider.value)) });
   #said = h("output", { class: "said" });
   #play = button(words.line.play, () => this.play(), { icon: "play", key: "k" });
+  #cancel;
   #exports = h("span", { class: "exports" });
   /** @type {number | null} */
   #playing = null;
@@ -21,9 +22,14 @@ export class Timeline {
   #from = 0;
   element = h("section", { class: "line", "aria-label": words.line.label });
 
-  /** @param {Store} store */
-  constructor(store) {
+  /**
+   * @param {Store} store
+   * @param {() => void} cancel ends what runs
+   */
+  constructor(store, cancel) {
     this.store = store;
+    // Where the question is folded away, so is its own button.
+    this.#cancel = h("span", { class: "ending" }, button(words.ask_for.cancel, cancel, { class: "stop", text: true }));
     this.element.append(
       button(words.line.back, () => this.step(-1), { icon: "back", key: "," }),
       this.#play,
@@ -32,6 +38,7 @@ export class Timeline {
       this.#said,
       select(words.line.speeds, "1", (speed) => this.#faster(Number(speed)), { "aria-label": words.line.speed }),
       this.#exports,
+      this.#cancel,
     );
     store.on(["moment", "moments", "running", "answer"], () => this.#draw());
   }
@@ -93,7 +100,13 @@ export class Timeline {
     this.#slider.value = String(Math.max(0, at));
     this.#slider.disabled = idle;
     for (const each of this.element.querySelectorAll(":scope > button")) /** @type {HTMLButtonElement} */ (each).disabled = idle;
-    const text = moment && at >= 0 ? words.line.at(at + 1, moments.length, words.percent(moment.done)) : "";
+    this.#cancel.hidden = !running;
+    let text = "";
+    if (moment && at >= 0) {
+      const done = words.percent(moment.done);
+      const left = moment.left === null ? "" : words.time(moment.left);
+      text = running ? words.ask_for.running(done, left) : words.line.at(at + 1, moments.length, done);
+    }
     fill(this.#said, text);
     this.#slider.setAttribute("aria-valuetext", text);
     const playing = this.#playing !== null;
