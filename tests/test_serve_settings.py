@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -102,3 +103,13 @@ def test_a_database_that_does_not_answer_is_said_without_its_password(tmp_path: 
         create_app(settings(tmp_path, database="postgresql://user:secret@127.0.0.1:9/none"), [bright()])
     assert "secret" not in str(refusal.value)
     assert str(refusal.value).endswith("check --database.")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps rights in another way")
+def test_what_is_kept_is_for_its_owner_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with TestClient(create_app(settings(tmp_path), [bright()])) as client:
+        assert client.post("/api/v1/scans", content=gradient(9)).status_code == 200
+        kept = [p for p in tmp_path.iterdir() if p.suffix != ".lock"]
+        assert len(kept) >= 4
+        assert [p.name for p in kept if p.stat().st_mode & 0o077] == []

@@ -6,6 +6,7 @@ explanations are hashes that the server made; nothing that came with a request b
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -73,6 +74,9 @@ class Store:
         try:
             for part in (folder, folder / "scans", folder / "explanations"):
                 part.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not url:
+                # Names of films may be in it, and the folder may have been there before.
+                os.close(os.open(folder / "lucency.sqlite", os.O_CREAT | os.O_RDWR, 0o600))
             place = sql.make_url(url or f"sqlite:///{(folder / 'lucency.sqlite').absolute()}")
             if place.get_backend_name() == "postgresql":
                 # The driver that the jobs bring along; SQLAlchemy's own choice may be another.
