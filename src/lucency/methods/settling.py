@@ -35,9 +35,9 @@ GROWTH = 0.2
 """A round is at least this share of what is known: the more is known, the less a few answers change."""
 HALF = 0.5
 """Where so large a share of the patches was evaluated and no more of the maps agree, the others follow at once."""
-WIDER = 1.4
-"""How much wider still draws are made: of 1, 1.4 and 2 the least with which the promise held on at least 31 of 33
-simulated patients that trained nothing, which is what 90 % of further ones asks for."""
+WIDER = 2.0
+"""How much wider still draws are made: of 1, 1.4 and 2 the least with which the promise held on all of 33 simulated
+patients that trained nothing; of so many none may fail if at least 90 % of others are to hold at 95 % confidence."""
 RANDOM = 0.25
 """Share of the patches of a round that are drawn at random: they keep the band honest where nothing was expected."""
 DRAWN = 48
