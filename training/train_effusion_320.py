@@ -517,6 +517,7 @@ def card(new: dict[str, Any], old: dict[str, Any]) -> str:
         + " |"
         for title, found in maps.items()
     )
+    missing = "".join(f" {title[0].upper()}{title[1:]} is not measured yet." for title in MAPS if title not in maps)
     titles = {
         "effusion": "`lucency:effusion`, 224",
         "plain": "320, more augmentation",
@@ -579,7 +580,7 @@ The {maps["Grad-CAM"][NAME]["films"]} test films with a radiologist's effusion b
 | --- | --- | --- | --- | --- |
 {hits}
 
-The aim was 55 % for Grad-CAM and for the best perturbation map.
+The aim was 55 % for Grad-CAM and for the best perturbation map.{missing}
 
 ## Does it read the chest or the collection?
 
