@@ -35,6 +35,7 @@ from lucency.render.recording import Recording
 from lucency.serve.app import create_app
 from lucency.serve.catalogue import all_methods, all_removals, settings_of, without_files
 from lucency.serve.errors import BusyError
+from lucency.serve.schemas import EvaluateWanted
 from lucency.serve.settings import Settings
 from lucency.serve.turns import SLICE, Turns
 from lucency.viewer import unpack
@@ -395,6 +396,15 @@ def test_an_ask_comes_in_between_the_steps_of_a_long_run(client: TestClient, sca
     assert client.get(f"/api/v1/jobs/{job}").json()["state"] == "running"
     client.delete(f"/api/v1/jobs/{job}")
     assert ended(client, job)["state"] == "cancelled"
+
+
+def test_an_evaluation_gives_way_after_each_batch(client: TestClient, scan: str) -> None:
+    made = client.post("/api/v1/explanations", json=asked(scan)).json()["id"]
+    shop: Any = client.app.state.workshop  # type: ignore[attr-defined]
+    wanted = EvaluateWanted(explanation=made, regions=200)
+    work = shop.benches.evaluated(wanted, shop.store.explanation(made), "Bright", shop.scan(scan), "me")
+    # Once before it begins, and within each of the three curves.
+    assert sum(1 for _ in work) > 2 * 3 + 1
 
 
 def test_questions_are_kept_for_the_report_and_taken_off(client: TestClient, scan: str) -> None:
