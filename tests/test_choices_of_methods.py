@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import GuidedGradCam as CaptumGuidedGradCam
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,8 +18,10 @@ from lucency.classifier import Classifier, Question
 from lucency.engine import Engine, scorer
 from lucency.errors import ParameterError, QuestionError
 from lucency.masks import Patches
+from lucency.methods import Method
 from lucency.methods.cam import Cam, GradCam, LayerCam
 from lucency.methods.guided_gradcam import GuidedGradCam
+from lucency.methods.guided_occlusion import GuidedOcclusion
 from lucency.methods.occlusion import Occlusion
 from lucency.removal import Constant
 from lucency.testing.methods import classifier_of, scan_of
@@ -186,6 +189,49 @@ def test_guided_gradcam_agrees_with_captum() -> None:
     assert float(theirs.abs().max()) > 0
     assert np.allclose(ours.heatmap, theirs.detach(), rtol=1e-4, atol=1e-7)
     assert ours.facts["layer"] == "body"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("watch", ["logit", "probability"])
+def test_guided_occlusion_is_the_geometric_mean_of_two_maps(watch: str) -> None:
+    scan, net = Scan(torch.rand((1, 23, 18), generator=torch.Generator().manual_seed(2))), Modules().eval()
+    classifier = window_classifier(net, 3)
+
+    def mapped(method: Method) -> NDArray[np.float64]:
+        return np.asarray(explain(scan, classifier, target=1, watch=watch, method=method).heatmap, np.float64)
+
+    falls = mapped(Occlusion(6, 3, Constant(0.5))).clip(0, None)
+    weights = mapped(GradCam())
+    assert falls.max() > 0
+    assert weights.max() > 0
+    expected = np.sqrt(falls * falls.max() * weights / weights.max())
+    assert np.allclose(mapped(GuidedOcclusion(6, 3, Constant(0.5))), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_guided_occlusion_leaves_out_what_only_one_of_its_maps_shows() -> None:
+    class Two(nn.Module):
+        """Grad-CAM sees the upper left square alone: the other one reaches the logit past the feature maps."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(1, 1, 1)
+            nn.init.ones_(self.body.weight)
+            nn.init.zeros_(self.body.bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            upper = torch.zeros_like(x)
+            upper[:, :, :8, :8] = 1
+            seen = self.body(x * upper).mean((2, 3))
+            return torch.cat([seen + 4 * x[:, :, 8:, 8:].mean((2, 3)), -seen], 1)
+
+    scan, classifier = Scan(torch.full((1, 16, 16), 0.8)), window_classifier(Two().eval(), 2)
+    found = {
+        how.name: explain(scan, classifier, target=0, watch="logit", method=how).heatmap
+        for how in (Occlusion(4, 4), GuidedOcclusion(4, 4, Constant()))
+    }
+    assert found["occlusion"][8:, 8:].min() > found["occlusion"][:8, :8].max() > 0
+    assert found["guided_occlusion"][8:, 8:].max() == 0
+    assert found["guided_occlusion"][:8, :8].min() > 0
 
 
 # -- tokens ---------------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"alphas": 9},
     "lime": {"samples": 24, "superpixels": Cells(3)},
     "meaningful_perturbation": {"iterations": 4, "cell": 3, "sigma": 2.0, "jitter": 1},
+    "guided_occlusion": {"patch": 4, "stride": 3},
     "occlusion": {"patch": 4, "stride": 3},
     "rise": {"samples": 24, "cells": 3},
     "kernel_shap": {"samples": 24, "superpixels": Cells(3)},
@@ -51,7 +52,8 @@ CHEAP: dict[str, dict[str, Any]] = {
 """Parameters that make a method quick; one that is not listed runs with its own defaults."""
 
 # A mask that a few iterations have hardly moved on so small a grid may still be flat.
-MAY_BE_FLAT = ("igos_pp", "meaningful_perturbation")
+# Where nothing speaks for the class, a mask hides nothing and a product is 0.
+MAY_BE_FLAT = ("guided_occlusion", "igos_pp", "meaningful_perturbation")
 
 
 def cheap(name: str, kind: str = "softmax", axes: int = 2) -> Method:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lucency.methods.gradient import GradientXInput as GradientXInput
     from lucency.methods.gradient import GuidedBackprop as GuidedBackprop
     from lucency.methods.guided_gradcam import GuidedGradCam as GuidedGradCam
+    from lucency.methods.guided_occlusion import GuidedOcclusion as GuidedOcclusion
     from lucency.methods.igos_pp import IGOSpp as IGOSpp
     from lucency.methods.instant import Instant as Instant
     from lucency.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
@@ -66,6 +67,7 @@ __all__ = [
     "GradientXInput",
     "GuidedBackprop",
     "GuidedGradCam",
+    "GuidedOcclusion",
     "IGOSpp",
     "Instant",
     "IntegratedGradients",
