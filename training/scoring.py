@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
@@ -18,15 +20,18 @@ def auc(truth: Array, score: Array) -> float:
     return float((rankdata(score)[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def auc_interval(truth: Array, score: Array, groups: NDArray[np.str_], repeats: int = 1000) -> dict[str, float]:
-    """AUC with its 95 % bootstrap interval; whole groups (patients) are drawn, not films."""
+def resampled(groups: NDArray[np.str_], repeats: int) -> Iterator[NDArray[np.int_]]:
+    """Rows of bootstrap samples; whole groups (patients) are drawn, not films."""
     rng = np.random.default_rng(0)
     names, at = np.unique(groups, return_inverse=True)
     members = [np.flatnonzero(at == i) for i in range(len(names))]
-    values = []
     for _ in range(repeats):
-        drawn = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
-        values.append(auc(truth[drawn], score[drawn]))
+        yield np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
+
+
+def auc_interval(truth: Array, score: Array, groups: NDArray[np.str_], repeats: int = 1000) -> dict[str, float]:
+    """AUC with its 95 % bootstrap interval; whole groups (patients) are drawn, not films."""
+    values = [auc(truth[drawn], score[drawn]) for drawn in resampled(groups, repeats)]
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return {
         "auc": auc(truth, score), "low": float(low), "high": float(high),
@@ -38,13 +43,7 @@ def auc_difference(
     truth: Array, score: Array, other: Array, groups: NDArray[np.str_], repeats: int = 1000
 ) -> dict[str, float]:
     """AUC of ``score`` minus that of ``other`` on the same films, with its 95 % bootstrap interval over groups."""
-    rng = np.random.default_rng(0)
-    names, at = np.unique(groups, return_inverse=True)
-    members = [np.flatnonzero(at == i) for i in range(len(names))]
-    values = []
-    for _ in range(repeats):
-        drawn = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
-        values.append(auc(truth[drawn], score[drawn]) - auc(truth[drawn], other[drawn]))
+    values = [auc(truth[drawn], score[drawn]) - auc(truth[drawn], other[drawn]) for drawn in resampled(groups, repeats)]
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return {"auc": auc(truth, score) - auc(truth, other), "low": float(low), "high": float(high)}
 
